@@ -1,0 +1,1 @@
+//! Throughput of the store: see `benches/benches/`.

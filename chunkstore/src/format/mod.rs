@@ -1,0 +1,35 @@
+//! Structures on disk: one file for each structure of `docs/format.md`, which has the layouts.
+//!
+//! Pure: bytes in, values out. Decoders never panic and take no memory that a length field alone asks for.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::big_endian_bytes)]
+
+mod byte_reader;
+mod condemned_list;
+mod document;
+mod format_error;
+mod object_kind;
+mod pack_footer;
+mod pack_header;
+mod page;
+mod record_header;
+mod revision_record;
+mod revision_state;
+mod root;
+mod session_record;
+mod store_config;
+
+pub use byte_reader::ByteReader;
+pub use condemned_list::CondemnedList;
+pub use document::{decode_document, encode_document};
+pub use format_error::FormatError;
+pub use object_kind::{Codec, ObjectKind, PackKind};
+pub use pack_footer::{FooterRecord, PackFooter};
+pub use pack_header::PackHeader;
+pub use page::{Page, PageEntry};
+pub use record_header::RecordHeader;
+pub use revision_record::{BackupStatistics, RevisionKind, RevisionRecord};
+pub use revision_state::{RevisionState, Trust};
+pub use root::{Root, SpanRef};
+pub use session_record::{SessionKind, SessionRecord};
+pub use store_config::StoreConfig;

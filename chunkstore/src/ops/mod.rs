@@ -1,0 +1,16 @@
+//! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
+
+mod backup;
+mod forget;
+mod info;
+pub mod purge;
+mod rebuild_index;
+mod restore;
+mod verify;
+
+pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use forget::{ForgetStats, forget};
+pub use info::{StoreInfo, info};
+pub use rebuild_index::{RebuildStats, rebuild_index};
+pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use verify::{DamagedChunk, DamagedRanges, VerifyOptions, VerifyStats, verify};

@@ -1,0 +1,135 @@
+//! What a restore writes.
+//!
+//! [`Target`] is the small interface; there are targets for a new file, for an existing file or block device,
+//! and for a stream.
+
+use std::io;
+
+mod file;
+mod stream;
+
+pub use file::{FileTarget, FileTargetOptions, Sparse};
+pub use stream::StreamTarget;
+
+/// Why a target could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The target cannot be created, written, synced or renamed.
+    #[error("cannot {action} target {name}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The target.
+        name: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The target exists, and nobody said that it may be overwritten.
+    #[error("target {name} exists")]
+    Exists {
+        /// The target.
+        name: String,
+    },
+    /// The target is in use: mounted, or held by another program.
+    #[error("target {name} is in use")]
+    InUse {
+        /// The target.
+        name: String,
+    },
+    /// The target is neither a regular file nor a block device.
+    #[error("target {name} is {found}, neither a regular file nor a block device")]
+    NotAnImage {
+        /// The target.
+        name: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The target is a device that is smaller than the revision. Nothing was written.
+    #[error("target {name} has {target_len} bytes, but the revision has {image_len}")]
+    TooSmall {
+        /// The target.
+        name: String,
+        /// Its size in bytes.
+        target_len: u64,
+        /// Size of the image in bytes.
+        image_len: u64,
+    },
+    /// What was written does not read back.
+    #[error("target {name} does not read back what was written at byte {offset}")]
+    ReadBack {
+        /// The target.
+        name: String,
+        /// Offset in bytes of the chunk that differs.
+        offset: u64,
+    },
+    /// The target cannot be read, so it cannot be compared.
+    #[error("target {name} is a stream and cannot be read back")]
+    NotReadable {
+        /// The target.
+        name: String,
+    },
+}
+
+impl TargetError {
+    /// Returns whether the target has no space left.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// Something that an image can be written to, by several threads unless it is sequential.
+///
+/// Calls come in this order: [`prepare`](Target::prepare) once; writes and zeros that cover the image exactly
+/// once, in any order unless [`is_sequential`](Target::is_sequential); [`finish`](Target::finish) once, or never if the restore failed.
+pub trait Target: Send + Sync {
+    /// Returns the name for messages.
+    fn name(&self) -> &str;
+
+    /// Returns whether ranges must come in order.
+    fn is_sequential(&self) -> bool {
+        false
+    }
+
+    /// Gets ready for an image of `len` bytes. Nothing of what the target holds is changed if this fails.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::TooSmall`] if the image does not fit.
+    fn prepare(&self, len: u64) -> Result<(), TargetError>;
+
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::Io`].
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError>;
+
+    /// Makes `len` bytes at `offset` read as zeros, whatever the target held there.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::Io`].
+    fn zero_at(&self, offset: u64, len: u64) -> Result<(), TargetError>;
+
+    /// Makes all durable and gives the target its final length and name.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::Io`]; the target is then not complete.
+    fn finish(&self) -> Result<(), TargetError>;
+
+    /// Fills `buffer` with what the target holds at `offset`, not from a cache where that can be avoided.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::NotReadable`] if it is a stream.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), TargetError>;
+}
