@@ -112,7 +112,10 @@ pub trait Vfs: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the file system. The names are then lost or not, nobody knows: the operation fails.
+    /// - [`io::ErrorKind::Unsupported`] if the file system has no such call for directories.
+    /// - Others of the file system.
+    ///
+    /// The names are then lost or not, nobody knows: the operation fails.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Lists a directory, without `.` and `..`, sorted by name.
@@ -147,6 +150,7 @@ pub trait Vfs: Debug + Send + Sync {
 }
 
 /// An open regular file.
+#[expect(clippy::len_without_is_empty, reason = "files are asked for their length, not for emptiness")]
 pub trait VfsFile: Debug + Send + Sync {
     /// Returns the length in bytes.
     ///
@@ -184,8 +188,9 @@ pub trait VfsFile: Debug + Send + Sync {
     /// second call would say that all is well.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Takes an advisory lock on this open file without waiting; `false` if another holds it. It ends when the file is
-    /// dropped. This is how a file is locked before anybody else can see its name.
+    /// Takes an advisory lock on this open file without waiting; `false` if another holds it. It
+    /// ends when the file is dropped, not before. This is how a file is locked before anybody else
+    /// can see its name.
     ///
     /// # Errors
     ///
