@@ -1,0 +1,279 @@
+//! Compresses and expands one chunk.
+//!
+//! Document: `docs/format.md`, section "Record". A compressed chunk is exactly one zstd frame that states its
+//! content size and uses no dictionary. Invariants: what [`Compressor`] returns was expanded again and hashes to its id; [`Expander`] returns
+//! bytes that hash to the id or an error, and takes no memory beyond the stated plain length, which is limited.
+
+use std::fmt;
+use std::io;
+
+use zstd::bulk;
+use zstd::zstd_safe::{self, CParameter, DParameter};
+
+use crate::format::{Codec, FormatError, ObjectKind, RecordHeader};
+use crate::id::ChunkId;
+use crate::limits::CHUNK_LEN_MAX;
+
+/// Level of a store that asks for no other.
+pub const LEVEL_DEFAULT: i32 = 1;
+const LEVEL_MIN: i32 = -7;
+/// Beyond it a chunk takes many times as long and a context many times the memory, for a few percent.
+const LEVEL_MAX: i32 = 12;
+
+/// Highest level that spends no more time on data that does not shrink than a trial would.
+const LEVEL_WITHOUT_TRIAL_MAX: i32 = 2;
+const TRIAL_LEVEL: i32 = 1;
+
+/// Base-two logarithm of the largest window that a frame may ask for: that of the longest chunk.
+const WINDOW_LOG_MAX: u32 = CHUNK_LEN_MAX.ilog2();
+const FRAME_MAGIC: [u8; 4] = zstd_safe::MAGICNUMBER.to_le_bytes();
+
+/// Why a chunk cannot be compressed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompressionError {
+    /// The level is not one that a store may use.
+    #[error("compression level is {level}, expected {LEVEL_MIN} to {LEVEL_MAX}")]
+    Level {
+        /// What was asked for.
+        level: i32,
+    },
+    /// The compressor failed, which it does for want of memory only.
+    #[error("cannot compress {len} bytes")]
+    Encoder {
+        /// Length of the chunk in bytes.
+        len: usize,
+        /// What it said.
+        source: io::Error,
+    },
+    /// What was compressed does not expand to the chunk: a bug, or memory that cannot be relied upon.
+    #[error("chunk {id} does not expand to what was compressed")]
+    Mismatch {
+        /// The chunk.
+        id: ChunkId,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+}
+
+/// Compresses chunks, one after another, with contexts that are made once.
+pub struct Compressor {
+    level: i32,
+    context: bulk::Compressor<'static>,
+    trial: Option<bulk::Compressor<'static>>,
+    expander: Expander,
+    expanded: Vec<u8>,
+}
+
+impl Compressor {
+    /// Gets ready to compress with this level, -7 to 12.
+    ///
+    /// # Errors
+    ///
+    /// - [`CompressionError::Level`] if the level is outside of that.
+    /// - [`CompressionError::Encoder`] if there is no memory.
+    pub fn new(level: i32) -> Result<Self, CompressionError> {
+        if !(LEVEL_MIN..=LEVEL_MAX).contains(&level) {
+            return Err(CompressionError::Level { level });
+        }
+        let context = |level| {
+            let new_context = || {
+                let mut context = bulk::Compressor::new(level)?;
+                context.set_parameter(CParameter::ContentSizeFlag(true))?;
+                context.set_parameter(CParameter::ChecksumFlag(false))?;
+                Ok(context)
+            };
+            new_context().map_err(|source| CompressionError::Encoder { len: 0, source })
+        };
+        let has_trial = level > LEVEL_WITHOUT_TRIAL_MAX;
+        Ok(Self {
+            level,
+            context: context(level)?,
+            trial: has_trial.then(|| context(TRIAL_LEVEL)).transpose()?,
+            expander: Expander::new(),
+            expanded: Vec::new(),
+        })
+    }
+
+    /// Replaces `out` by the stored form of `plain`, and returns how it is stored. Compressed bytes are
+    /// shorter than `plain`; what does not shrink is copied.
+    ///
+    /// The result is expanded and hashed again, just as a reader does.
+    ///
+    /// # Errors
+    ///
+    /// - [`CompressionError::Encoder`] if there is no memory.
+    /// - [`CompressionError::Mismatch`] if the result does not expand to bytes with this id. It must not
+    ///   be stored.
+    pub fn compress(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Codec, CompressionError> {
+        let codec = self
+            .encode(plain, out)
+            .map_err(|source| CompressionError::Encoder { len: plain.len(), source })?;
+        let mismatch = |source| CompressionError::Mismatch { id: *id, source };
+        let header = RecordHeader {
+            kind,
+            codec,
+            id: *id,
+            plain_len: len_of_chunk(plain).map_err(mismatch)?,
+            stored_len: len_of_chunk(out).map_err(mismatch)?,
+        };
+        self.expander.expand(&header, out, &mut self.expanded).map_err(mismatch)?;
+        Ok(codec)
+    }
+
+    fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<Codec> {
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(plain.len()));
+        let mut shrinks = true;
+        if let Some(trial) = &mut self.trial {
+            shrinks = trial.compress_to_buffer(plain, out)? < plain.len();
+            out.clear();
+        }
+        if shrinks && self.context.compress_to_buffer(plain, out)? < plain.len() {
+            return Ok(Codec::Zstd);
+        }
+        out.clear();
+        out.extend_from_slice(plain);
+        Ok(Codec::Raw)
+    }
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Compressor(level {})", self.level)
+    }
+}
+
+/// Expands chunks, one after another, with a context that is made once.
+pub struct Expander {
+    context: bulk::Decompressor<'static>,
+}
+
+impl Expander {
+    /// Gets ready to expand.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for the context, as every allocation does.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut context = bulk::Decompressor::new().expect("a context without dictionary is made");
+        context
+            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+            .expect("the window of the longest chunk is within the limits of zstd");
+        Self { context }
+    }
+
+    /// Replaces `out` by the plain bytes of the record with this header and payload. What `out` holds after an
+    /// error is not specified.
+    ///
+    /// # Errors
+    ///
+    /// - [`FormatError::OutOfRange`] if the plain length is none of a chunk.
+    /// - [`FormatError::Inconsistent`] if a length differs from that in the header.
+    /// - [`FormatError::TrailingBytes`] if something follows the compressed chunk.
+    /// - [`FormatError::Compression`] if the payload is not one complete frame as this program writes it.
+    /// - [`FormatError::WrongHash`] if the plain bytes do not have the id of the header.
+    pub fn expand(
+        &mut self,
+        header: &RecordHeader,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        if header.plain_len == 0 || header.plain_len > CHUNK_LEN_MAX {
+            return Err(FormatError::out_of_range("plain_len", header.plain_len, "1 B to 16 MiB"));
+        }
+        if u32::try_from(payload.len()) != Ok(header.stored_len) {
+            return Err(FormatError::Inconsistent { what: "payload and stored_len differ" });
+        }
+        match header.codec {
+            Codec::Raw if header.stored_len == header.plain_len => {
+                out.clear();
+                out.extend_from_slice(payload);
+            }
+            Codec::Raw => {
+                return Err(FormatError::Inconsistent { what: "stored_len and plain_len differ" });
+            }
+            Codec::Zstd => self.expand_frame(header.plain_len, payload, out)?,
+        }
+        let found = header.kind.chunk_id(out);
+        if found != header.id {
+            return Err(FormatError::WrongHash { found: found.to_string() });
+        }
+        Ok(())
+    }
+
+    fn expand_frame(
+        &mut self,
+        plain_len: u32,
+        frame: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        check_frame(plain_len, frame)?;
+        let plain_len = usize::try_from(plain_len).map_err(|_| refused("it is too long"))?;
+        // The decoder writes to exactly these bytes. Old contents stay where they are: clearing
+        // them first would cost more than it is worth, because all of them are written or refused.
+        out.resize(plain_len, 0);
+        let written = self
+            .context
+            .decompress_to_buffer(frame, out.as_mut_slice())
+            .map_err(|error| FormatError::Compression { reason: error.to_string() })?;
+        if written != plain_len {
+            return Err(refused("it expands to fewer bytes than it says"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Expander {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Expander {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Expander")
+    }
+}
+
+/// Checks that `frame` is one frame, not a skippable one, without dictionary, of `plain_len` bytes. Left to
+/// itself, the decoder would also take several frames, skip over foreign ones, and ignore how many there were.
+fn check_frame(plain_len: u32, frame: &[u8]) -> Result<(), FormatError> {
+    if !frame.starts_with(&FRAME_MAGIC) {
+        return Err(refused("it does not begin with a zstd frame"));
+    }
+    if zstd_safe::get_dict_id_from_frame(frame).is_some() {
+        return Err(refused("it needs a dictionary"));
+    }
+    match zstd_safe::get_frame_content_size(frame) {
+        Ok(Some(content_len)) if content_len == u64::from(plain_len) => {}
+        Ok(_) => return Err(refused("its content size is not the plain length")),
+        Err(_) => return Err(refused("its frame header is damaged")),
+    }
+    let frame_len = zstd_safe::find_frame_compressed_size(frame)
+        .map_err(|code| refused(zstd_safe::get_error_name(code)))?;
+    match frame.len().checked_sub(frame_len) {
+        Some(0) => Ok(()),
+        Some(count) => {
+            Err(FormatError::TrailingBytes { structure: "zstd frame", count: count as u64 })
+        }
+        None => Err(FormatError::Truncated { field: "zstd frame" }),
+    }
+}
+
+fn refused(reason: &str) -> FormatError {
+    FormatError::Compression { reason: reason.to_owned() }
+}
+
+/// Returns the length of plain or stored bytes, neither of which is ever longer than a `u32` can count.
+fn len_of_chunk(bytes: &[u8]) -> Result<u32, FormatError> {
+    u32::try_from(bytes.len())
+        .map_err(|_| FormatError::out_of_range("plain_len", bytes.len() as u64, "1 B to 16 MiB"))
+}
