@@ -1,0 +1,52 @@
+# The door to this project: `make help` lists what it can do.
+# A target is a thin name for a script or a cargo command, so that CI and people run the same thing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench prove ci
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## back up, change, back up again and restore a real disk image (DEMO_SIZE=1G, KEEP=1 keeps the files)
+	@scripts/demo
+
+test: ## install what the tests need, run all tests, count what was skipped
+	@scripts/test
+
+fmt: ## format the sources
+	cargo fmt --all
+
+fmt-check: ## check the format of the sources
+	cargo fmt --all -- --check
+
+lint: ## clippy over the whole workspace; every warning is an error
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## build the documentation of the libraries; every warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+deny: ## check licences, sources and duplicates of dependencies (needs cargo-deny)
+	@scripts/require cargo-deny "cargo install --locked cargo-deny"
+	cargo deny --all-features check bans licenses sources
+
+typos: ## check the spelling (needs typos)
+	@scripts/require typos "cargo install --locked typos-cli"
+	typos
+
+fuzz-smoke: ## run every fuzz target for a minute (FUZZ_SECONDS=60; needs nightly and cargo-fuzz)
+	@scripts/fuzz-smoke $(FUZZ_SECONDS)
+
+bench: ## measure throughput; takes minutes, wants a quiet machine
+	cargo bench -p backy-benches --locked
+
+prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
+	@scripts/prove
+
+ci: ## what the continuous integration runs
+	@.ci/run
