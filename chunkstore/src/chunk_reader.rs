@@ -1,0 +1,194 @@
+//! Reads chunks by id. No byte leaves here that does not hash to its id.
+
+use crate::compression::Expander;
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{FormatError, ObjectKind, Page, RecordHeader, Root};
+use crate::id::ChunkId;
+use crate::index::Location;
+use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
+use crate::pack::{read_contents, read_record};
+use crate::storage::Storage;
+use crate::store::Store;
+
+/// Reads chunks one after another with buffers of its own: one for each thread.
+#[derive(Debug)]
+pub(crate) struct ChunkReader {
+    store: Store,
+    expander: Expander,
+    record: Vec<u8>,
+}
+
+/// Why a chunk could not be read at a place.
+#[derive(Debug)]
+enum ReadFault {
+    /// The chunk is not at that place: the index may be out of date or damaged.
+    Place(Error),
+    /// The chunk is there and damaged, or the store cannot be read.
+    Chunk(Error),
+}
+
+impl ChunkReader {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self { store: store.clone(), expander: Expander::new(), record: Vec::new() }
+    }
+
+    /// Replaces `plain` by the bytes of chunk `id`. `location` is where a lookup found it, if one was made.
+    ///
+    /// If the chunk is not there, the index is brought up to date, then rebuilt, before the chunk counts as
+    /// damaged.
+    pub(crate) fn read(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        location: Option<Location>,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        let location = match location {
+            Some(location) => Some(location),
+            None => self.locate(id)?,
+        };
+        let first = match self.read_at(kind, id, location, plain) {
+            Ok(()) => return Ok(()),
+            Err(ReadFault::Chunk(error)) => return Err(error),
+            Err(ReadFault::Place(error)) => error,
+        };
+        self.store.index().reconcile()?;
+        let mut refreshed = self.locate(id)?;
+        if refreshed == location {
+            if !self.index_contradicts_pack(id, location) {
+                return Err(first);
+            }
+            self.store.index().rebuild(&crate::progress::NoProgress)?;
+            refreshed = self.locate(id)?;
+        }
+        match self.read_at(kind, id, refreshed, plain) {
+            Ok(()) => Ok(()),
+            Err(ReadFault::Chunk(error) | ReadFault::Place(error)) => Err(error),
+        }
+    }
+
+    /// Reads and decodes the root of a chunk list.
+    pub(crate) fn read_root(&mut self, id: &ChunkId) -> Result<Root> {
+        let mut plain = Vec::new();
+        self.read(ObjectKind::Root, id, None, &mut plain)?;
+        Root::decode(&plain).map_err(|source| damaged(id, None, source))
+    }
+
+    /// Reads and decodes a page that must cover `span_len` bytes.
+    pub(crate) fn read_page(
+        &mut self,
+        id: &ChunkId,
+        location: Option<Location>,
+        span_len: u64,
+    ) -> Result<Page> {
+        let mut plain = Vec::new();
+        self.read(ObjectKind::Page, id, location, &mut plain)?;
+        let page = Page::decode(&plain).map_err(|source| damaged(id, None, source))?;
+        if page.span_len() != span_len {
+            let source = FormatError::Inconsistent { what: "the page covers another length" };
+            return Err(damaged(id, None, source));
+        }
+        Ok(page)
+    }
+
+    /// Returns where the index says that the chunk is.
+    fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let locations = self.store.index().view(|view| view.locate(&[*id]))?;
+        Ok(locations.into_iter().next().flatten())
+    }
+
+    fn read_at(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        location: Option<Location>,
+        plain: &mut Vec<u8>,
+    ) -> std::result::Result<(), ReadFault> {
+        let Some(location) = location else {
+            let object = ObjectName::Chunk { id: *id, pack: None };
+            return Err(ReadFault::Place(Error::Missing { object }));
+        };
+        let pack = location.pack;
+        let in_chunk = |source| damaged(id, Some(pack), source);
+        let expected = RecordPlace { kind, id: *id, location };
+        expected.check_lengths().map_err(|source| ReadFault::Place(in_chunk(source)))?;
+
+        let len = RecordHeader::LEN + to_usize(location.stored_len);
+        self.record.resize(len, 0);
+        let storage = self.store.storage();
+        read_record(storage, &pack, &mut self.record, location.offset).map_err(|error| {
+            match error {
+                Error::Missing { .. } => ReadFault::Place(Error::Missing {
+                    object: ObjectName::Chunk { id: *id, pack: Some(pack) },
+                }),
+                Error::Damaged { source, .. } => ReadFault::Place(in_chunk(source)),
+                other => ReadFault::Chunk(other),
+            }
+        })?;
+        let (header, payload) = self.record.split_at(RecordHeader::LEN);
+        let header = RecordHeader::decode(header)
+            .and_then(|header| expected.check(&header).map(|()| header))
+            .map_err(|source| ReadFault::Place(in_chunk(source)))?;
+        self.expander
+            .expand(&header, payload, plain)
+            .map_err(|source| ReadFault::Chunk(in_chunk(source)))
+    }
+
+    /// Returns whether the table of the pack says otherwise than the index. If it agrees,
+    /// the record itself is damaged, and nothing is won by a new index.
+    fn index_contradicts_pack(&self, id: &ChunkId, location: Option<Location>) -> bool {
+        let Some(location) = location else { return false };
+        let storage: &dyn Storage = self.store.storage();
+        let Ok(contents) = read_contents(storage, &location.pack) else { return false };
+        let record = contents.records.get(to_usize(location.record_index));
+        !record.is_some_and(|record| {
+            record.id == *id
+                && record.offset == location.offset
+                && record.stored_len == location.stored_len
+                && record.plain_len == location.plain_len
+        }) && contents.damage.is_none()
+    }
+}
+
+/// What must be found at a place.
+#[derive(Clone, Copy, Debug)]
+struct RecordPlace {
+    kind: ObjectKind,
+    id: ChunkId,
+    location: Location,
+}
+
+impl RecordPlace {
+    /// Checks the lengths before memory is taken for them.
+    fn check_lengths(&self) -> std::result::Result<(), FormatError> {
+        if CHUNK_LEN_MAX + STORED_OVERHEAD_MAX < self.location.stored_len {
+            return Err(FormatError::out_of_range(
+                "stored_len in the index",
+                self.location.stored_len,
+                "at most 16 MiB + 64 KiB",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check(&self, header: &RecordHeader) -> std::result::Result<(), FormatError> {
+        let matches = header.id == self.id
+            && header.kind == self.kind
+            && header.stored_len == self.location.stored_len
+            && header.plain_len == self.location.plain_len;
+        if matches {
+            Ok(())
+        } else {
+            Err(FormatError::Inconsistent { what: "another record is in its place" })
+        }
+    }
+}
+
+fn damaged(id: &ChunkId, pack: Option<crate::id::PackId>, source: FormatError) -> Error {
+    Error::Damaged { object: ObjectName::Chunk { id: *id, pack }, source }
+}
+
+/// Converts a length of this format, which is always below 2^32, for use in memory.
+pub(crate) fn to_usize(len: u32) -> usize {
+    usize::try_from(len).expect("memory is addressed with at least 32 bits")
+}

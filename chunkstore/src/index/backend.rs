@@ -1,0 +1,156 @@
+//! What redb stands on: a file of the store, or a private view of one.
+//!
+//! [`FileBackend`] reads and writes the file. [`ViewBackend`] reads it and keeps every write in memory, so that
+//! looking something up under a shared lock never changes the file, even if redb wants to repair it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use redb::StorageBackend;
+
+use crate::vfs::VfsFile;
+
+/// Granularity of what a view holds in memory, in bytes.
+const VIEW_BLOCK_LEN: u64 = 4096;
+
+/// The file itself.
+#[derive(Debug)]
+pub(super) struct FileBackend {
+    file: Box<dyn VfsFile>,
+}
+
+impl FileBackend {
+    pub(super) fn new(file: Box<dyn VfsFile>) -> Self {
+        Self { file }
+    }
+}
+
+impl StorageBackend for FileBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+}
+
+/// A view of the file; writes stay in memory and end with it.
+#[derive(Debug)]
+pub(super) struct ViewBackend {
+    file: Box<dyn VfsFile>,
+    state: Mutex<ViewState>,
+}
+
+#[derive(Debug)]
+struct ViewState {
+    /// Length of the view.
+    len: u64,
+    /// Bytes at the start of the view that still come from the file; set_len may have cut it.
+    file_len: u64,
+    blocks: BTreeMap<u64, Box<[u8]>>,
+}
+
+impl ViewBackend {
+    pub(super) fn new(file: Box<dyn VfsFile>) -> io::Result<Self> {
+        let len = file.len()?;
+        Ok(Self {
+            file,
+            state: Mutex::new(ViewState { len, file_len: len, blocks: BTreeMap::new() }),
+        })
+    }
+
+    /// Reads the file, and zeros behind its end.
+    fn read_file(&self, file_len: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let available = file_len.saturating_sub(offset).min(out.len() as u64);
+        let available = usize::try_from(available).map_err(io::Error::other)?;
+        let (from_file, behind) = out.split_at_mut(available);
+        behind.fill(0);
+        if from_file.is_empty() { Ok(()) } else { self.file.read_exact_at(from_file, offset) }
+    }
+}
+
+impl StorageBackend for ViewBackend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner).len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= state.len);
+        let Some(end) = end else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        self.read_file(state.file_len, offset, out)?;
+        for (start, block) in
+            state.blocks.range(offset.saturating_sub(VIEW_BLOCK_LEN - 1)..end)
+        {
+            let from = (*start).max(offset);
+            let to = (start + VIEW_BLOCK_LEN).min(end);
+            if from < to {
+                out[place(from - offset)?..place(to - offset)?]
+                    .copy_from_slice(&block[place(from - start)?..place(to - start)?]);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if len < state.len {
+            state.file_len = state.file_len.min(len);
+            state.blocks.retain(|start, _| *start < len);
+            if let Some(mut last) = state.blocks.last_entry()
+                && len < last.key() + VIEW_BLOCK_LEN
+            {
+                let kept = place(len - last.key())?;
+                last.get_mut()[kept..].fill(0);
+            }
+        }
+        state.len = len;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let file_len = state.file_len;
+        let end = offset.checked_add(data.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut position = offset;
+        while position < end {
+            let start = position - position % VIEW_BLOCK_LEN;
+            let to = (start + VIEW_BLOCK_LEN).min(end);
+            if !state.blocks.contains_key(&start) {
+                let mut block = vec![0; place(VIEW_BLOCK_LEN)?].into_boxed_slice();
+                self.read_file(file_len, start, &mut block)?;
+                state.blocks.insert(start, block);
+            }
+            let block = state.blocks.get_mut(&start).expect("the block was just inserted");
+            block[place(position - start)?..place(to - start)?]
+                .copy_from_slice(&data[place(position - offset)?..place(to - offset)?]);
+            position = to;
+        }
+        state.len = state.len.max(end);
+        Ok(())
+    }
+}
+
+fn place(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(io::Error::other)
+}

@@ -1,0 +1,260 @@
+//! Brings the index and the directory of packs together.
+//!
+//! Packs that no index knows are adopted: a crash came between their last sync and the index, or another process
+//! is about to add them. Condemned lists are read under the exclusive lock and after the packs, so that
+//! a pack that purge is removing is never adopted as one that new backups may use (`docs/concurrency.md`).
+
+use std::collections::{HashMap, HashSet};
+
+use redb::Database;
+
+use super::tables::PackRow;
+use super::{Change, Fault, Index, fault};
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{CondemnedList, FormatError, PackKind};
+use crate::id::{PackId, SessionId};
+use crate::pack::{PackContents, read_contents};
+use crate::progress::{Phase, Progress};
+use crate::session;
+use crate::storage::{ObjectKey, Storage};
+use crate::time::Timestamp;
+
+/// Records that one transaction adds at most, unless one pack has more.
+const BATCH_RECORD_COUNT: usize = 50_000;
+
+/// What a rebuild found.
+#[derive(Debug, Default)]
+pub(crate) struct Rebuilt {
+    pub(crate) packs: u64,
+    pub(crate) records: u64,
+    pub(crate) damaged: Vec<Error>,
+}
+
+/// All condemned lists of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Condemned {
+    /// Those that can be read, oldest first.
+    pub(crate) lists: Vec<CondemnedList>,
+    /// Generations of those that cannot, ascending, with the reason.
+    pub(crate) damaged: Vec<(u64, Error)>,
+}
+
+impl Condemned {
+    /// Reads all lists.
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Self> {
+        let mut condemned = Self::default();
+        for generation in storage.list_condemned()? {
+            let key = ObjectKey::Condemned(generation);
+            let Some(bytes) = storage.get(&key, CondemnedList::LEN_MAX)? else { continue };
+            let list = CondemnedList::decode(&bytes).and_then(|list| {
+                let what = "its name says another generation";
+                if list.generation == generation {
+                    Ok(list)
+                } else {
+                    Err(FormatError::Inconsistent { what })
+                }
+            });
+            match list {
+                Ok(list) => condemned.lists.push(list),
+                Err(source) => {
+                    let object = ObjectName::Condemned { generation };
+                    condemned.damaged.push((generation, Error::Damaged { object, source }));
+                }
+            }
+        }
+        Ok(condemned)
+    }
+
+    /// Returns the highest generation, 0 if there is no list.
+    pub(crate) fn newest_generation(&self) -> u64 {
+        let readable = self.lists.last().map_or(0, |list| list.generation);
+        let damaged = self.damaged.last().map_or(0, |(generation, _)| *generation);
+        readable.max(damaged)
+    }
+
+    /// Returns the generation that condemned each pack, as a function.
+    ///
+    /// A list that cannot be read may name any pack. Until purge has set it aside, every pack counts as condemned: it can
+    /// be read, but no new backup relies on it.
+    fn generation_of_pack(&self) -> impl Fn(&PackId) -> u64 + use<> {
+        let named: HashMap<PackId, u64> = self
+            .lists
+            .iter()
+            .flat_map(|list| list.packs.iter().map(move |id| (*id, list.generation)))
+            .collect();
+        let otherwise = self.damaged.last().map_or(0, |(generation, _)| *generation);
+        move |id| named.get(id).copied().unwrap_or(otherwise)
+    }
+}
+
+fn row(id: PackId, contents: &PackContents, condemned: u64) -> PackRow {
+    let header = contents.header.as_ref();
+    let holds_lists = contents.records.first().is_some_and(|record| record.kind.is_list());
+    PackRow {
+        id,
+        // A damaged header hides who wrote the pack and when; purge then sees no reason to spare it.
+        session: header.map_or(SessionId::from_bytes([0; 16]), |header| header.session_id),
+        created: header.map_or(Timestamp(0), |header| header.created),
+        file_len: contents.file_len,
+        record_count: u32::try_from(contents.records.len()).unwrap_or(u32::MAX),
+        kind: if holds_lists { PackKind::List } else { PackKind::Data },
+        is_missing: false,
+        condemned,
+    }
+}
+
+impl Index {
+    /// Adopts packs that the index does not know and notes those that are gone. Returns what is damaged.
+    pub(crate) fn reconcile(&self) -> Result<Vec<Error>> {
+        let known = self.view(|view| view.packs())?;
+        let listed: HashSet<PackId> = self.storage.list_packs()?.into_iter().collect();
+        let present: HashSet<PackId> =
+            known.iter().filter(|(_, row)| !row.is_missing).map(|(_, row)| row.id).collect();
+        let unknown: Vec<PackId> = listed.difference(&present).copied().collect();
+        let gone: Vec<PackId> = present.difference(&listed).copied().collect();
+        let mut damaged = self.adopt(unknown)?;
+        if !gone.is_empty() {
+            match self.note_missing(&gone) {
+                // Reading goes on without the note: a missing file is found out when it is read.
+                Err(Error::Storage { source, .. }) if super::is_read_only(&source) => {}
+                other => other?,
+            }
+            damaged.extend(
+                gone.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }),
+            );
+        }
+        Ok(damaged)
+    }
+
+    fn adopt(&self, mut unknown: Vec<PackId>) -> Result<Vec<Error>> {
+        unknown.sort();
+        let mut damaged = Vec::new();
+        let mut batch = Vec::new();
+        let mut batch_len = 0;
+        let mut remaining = unknown.into_iter().peekable();
+        while let Some(id) = remaining.next() {
+            match read_contents(&self.storage, &id) {
+                Ok(contents) => {
+                    batch_len += contents.records.len();
+                    batch.push((id, contents));
+                }
+                Err(Error::Missing { .. }) => {}
+                Err(error) if error.is_damage() => damaged.push(error),
+                Err(other) => return Err(other),
+            }
+            if BATCH_RECORD_COUNT <= batch_len || remaining.peek().is_none() {
+                match self.adopt_batch(&batch) {
+                    Err(Error::Storage { source, .. }) if super::is_read_only(&source) => {
+                        self.stand_in()?;
+                        return Ok(damaged);
+                    }
+                    other => other?,
+                }
+                batch.clear();
+                batch_len = 0;
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn adopt_batch(&self, batch: &[(PackId, PackContents)]) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.change(|change| {
+            // The generation stays: only the purge that flags all packs of a list raises it.
+            let generation_of = Condemned::read(&self.storage)?.generation_of_pack();
+            for (id, contents) in batch {
+                // A purge may have removed the pack since it was read.
+                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_some() {
+                    change.insert_pack(row(*id, contents, generation_of(id)), &contents.records, false)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn note_missing(&self, gone: &[PackId]) -> Result<()> {
+        self.change(|change| {
+            for id in gone {
+                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_none() {
+                    change.mark_missing(id)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Fills an empty database from the packs.
+    pub(super) fn fill(
+        &self,
+        database: &Database,
+        progress: &dyn Progress,
+    ) -> std::result::Result<Rebuilt, Fault> {
+        let packs = self.storage.list_packs()?;
+        let condemned = Condemned::read(&self.storage)?;
+        let generation_of = condemned.generation_of_pack();
+        // The counter goes on where it was, also for sessions that are running now.
+        let generation = condemned
+            .newest_generation()
+            .max(session::newest_start_generation(&self.environment, &self.layout)?);
+        self.commit(database, |transaction| {
+            Change::create(transaction, self.store_id, generation).map(drop)
+        })?;
+        progress.begin(Phase::RebuildIndex, Some(packs.len() as u64));
+        let mut rebuilt = Rebuilt::default();
+        let mut remaining = packs.into_iter().peekable();
+        while remaining.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut batch_len = 0;
+            while batch_len < BATCH_RECORD_COUNT
+                && let Some(id) = remaining.next()
+            {
+                if progress.is_cancelled() {
+                    return Err(Fault::Store(Error::Cancelled));
+                }
+                match read_contents(&self.storage, &id) {
+                    Ok(contents) => {
+                        batch_len += contents.records.len();
+                        batch.push((id, contents));
+                    }
+                    Err(Error::Missing { .. }) => {}
+                    Err(error) if error.is_damage() => rebuilt.damaged.push(error),
+                    Err(error @ Error::UnsupportedFormat { .. }) => rebuilt.damaged.push(error),
+                    Err(other) => return Err(Fault::Store(other)),
+                }
+                progress.advance(1);
+            }
+            self.commit(database, |transaction| {
+                let mut change = Change::open(transaction, self.store_id)?;
+                for (id, contents) in &batch {
+                    change.insert_pack(row(*id, contents, generation_of(id)), &contents.records, false)?;
+                }
+                Ok(())
+            })?;
+            for (id, contents) in batch {
+                rebuilt.packs += 1;
+                rebuilt.records += contents.records.len() as u64;
+                rebuilt.damaged.extend(
+                    contents
+                        .damage
+                        .map(|source| Error::Damaged { object: ObjectName::Pack(id), source }),
+                );
+            }
+        }
+        progress.end();
+        Ok(rebuilt)
+    }
+
+    fn commit(
+        &self,
+        database: &Database,
+        edit: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), Fault>,
+    ) -> std::result::Result<(), Fault> {
+        let mut transaction = database.begin_write().map_err(fault)?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        edit(&transaction)?;
+        transaction.commit().map_err(fault)
+    }
+}

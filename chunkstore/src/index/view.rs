@@ -1,0 +1,128 @@
+//! Looking up in the index.
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::tables::{
+    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow, STORE,
+    STORE_ID,
+};
+use super::{Fault, fault};
+use crate::id::{ChunkId, PackId, StoreId};
+use crate::units::PackOffset;
+
+/// Where a chunk is, as the index says. To be checked against the record header there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) pack: PackId,
+    pub(crate) pack_number: u32,
+    pub(crate) record_index: u32,
+    pub(crate) offset: PackOffset,
+    pub(crate) plain_len: u32,
+    pub(crate) stored_len: u32,
+    /// Whether a new backup may refer to it: the pack is neither condemned nor missing.
+    pub(crate) accepts_new_references: bool,
+    /// Whether the file was not there when the index was last compared with the directory.
+    pub(crate) is_missing: bool,
+}
+
+/// A consistent state of the index.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    transaction: &'a ReadTransaction,
+}
+
+impl View<'_> {
+    pub(super) fn run<R>(
+        database: &Database,
+        store_id: StoreId,
+        look: &impl Fn(&View<'_>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let transaction = database.begin_read().map_err(fault)?;
+        let view = View { transaction: &transaction };
+        view.check_identity(store_id)?;
+        look(&view)
+    }
+
+    /// Refuses an index of another version or of another store.
+    fn check_identity(&self, store_id: StoreId) -> Result<(), Fault> {
+        let version = self.meta(META_VERSION)?;
+        if version != INDEX_VERSION {
+            return Err(Fault::Damaged(format!("it has version {version}")));
+        }
+        let table = self.transaction.open_table(STORE).map_err(fault)?;
+        let found = table.get(STORE_ID).map_err(fault)?;
+        if found.map(|id| *id.value()) != Some(*store_id.as_bytes()) {
+            return Err(Fault::Damaged("it belongs to another store".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn meta(&self, key: &str) -> Result<u64, Fault> {
+        let table = self.transaction.open_table(META).map_err(fault)?;
+        let value = table.get(key).map_err(fault)?;
+        value
+            .map(|value| value.value())
+            .ok_or_else(|| Fault::Damaged(format!("it has no {key}")))
+    }
+
+    /// Returns the generation: that of the newest condemned list whose packs are flagged.
+    pub(crate) fn generation(&self) -> Result<u64, Fault> {
+        self.meta(META_GENERATION)
+    }
+
+    /// Returns where each of `ids` is.
+    pub(crate) fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, Fault> {
+        let chunks = self.transaction.open_table(CHUNKS).map_err(fault)?;
+        let packs = self.transaction.open_table(PACKS).map_err(fault)?;
+        let mut last: Option<(u32, PackRow)> = None;
+        let mut locations = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(value) = chunks.get(id.as_bytes()).map_err(fault)? else {
+                locations.push(None);
+                continue;
+            };
+            let entry = Entry::decode(value.value());
+            let row = match last {
+                Some((number, row)) if number == entry.pack_number => row,
+                _ => {
+                    let value = packs.get(entry.pack_number).map_err(fault)?;
+                    let row = value.and_then(|value| PackRow::decode(value.value()));
+                    row.ok_or_else(|| {
+                        Fault::Damaged(format!("it does not know pack {}", entry.pack_number))
+                    })?
+                }
+            };
+            last = Some((entry.pack_number, row));
+            locations.push(Some(Location {
+                pack: row.id,
+                pack_number: entry.pack_number,
+                record_index: entry.record_index,
+                offset: entry.offset,
+                plain_len: entry.plain_len,
+                stored_len: entry.stored_len,
+                accepts_new_references: row.accepts_new_references(),
+                is_missing: row.is_missing,
+            }));
+        }
+        Ok(locations)
+    }
+
+    /// Returns all packs with their numbers.
+    pub(crate) fn packs(&self) -> Result<Vec<(u32, PackRow)>, Fault> {
+        let table = self.transaction.open_table(PACKS).map_err(fault)?;
+        let mut packs = Vec::new();
+        for item in table.iter().map_err(fault)? {
+            let (number, value) = item.map_err(fault)?;
+            let row = PackRow::decode(value.value());
+            let row = row.ok_or_else(|| Fault::Damaged("a pack row is invalid".to_owned()))?;
+            packs.push((number.value(), row));
+        }
+        Ok(packs)
+    }
+
+    /// Returns how many chunks the index knows.
+    pub(crate) fn chunk_count(&self) -> Result<u64, Fault> {
+        let table = self.transaction.open_table(CHUNKS).map_err(fault)?;
+        table.len().map_err(fault)
+    }
+}

@@ -1,0 +1,7 @@
+//! Packs: many chunks in one immutable file. Byte layout: `docs/format.md`, section "Pack".
+
+mod reader;
+mod writer;
+
+pub(crate) use reader::{PackContents, read_contents, read_record, read_record_header};
+pub(crate) use writer::{PackWriter, SealedPack};

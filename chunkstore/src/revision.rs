@@ -1,0 +1,165 @@
+//! Revisions of a store: finding, reading, committing and editing their records.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{FormatError, RevisionRecord, RevisionState};
+use crate::id::{RevisionId, SourceName};
+use crate::limits::DOCUMENT_LEN_MAX;
+use crate::storage::{Existing, ObjectKey, Storage};
+use crate::store::Store;
+
+/// One revision: what was written once, and what may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The immutable record.
+    pub record: RevisionRecord,
+    /// Tags, trust, protection.
+    pub state: RevisionState,
+}
+
+/// The revisions of one source, or of all.
+#[derive(Debug, Default)]
+pub struct History {
+    /// What can be read: by source if there are several, and oldest first.
+    pub revisions: Vec<Revision>,
+    /// What cannot: damaged records and states, each named.
+    pub damaged: Vec<Error>,
+}
+
+impl Store {
+    /// Returns the revisions of `source`, or of all sources, oldest first.
+    ///
+    /// Sources follow each other in the order of their newest revision's time only where several are
+    /// asked for; within a source the order is that of `sequence`, whatever the clock said.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`] if a directory cannot be listed. Damaged records are part of the result.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// use chunkstore::store::{Store, StoreOptions};
+    ///
+    /// let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
+    /// assert!(store.history(None)?.revisions.is_empty());
+    /// # Ok::<(), chunkstore::error::Error>(())
+    /// ```
+    pub fn history(&self, source: Option<&SourceName>) -> Result<History> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.storage().list_sources()?,
+        };
+        let mut history = History::default();
+        for source in &sources {
+            for id in self.storage().list_records(source)? {
+                match self.read_revision(source, &id) {
+                    Ok(Some(revision)) => history.revisions.push(revision),
+                    // Forgotten a moment ago.
+                    Ok(None) => {}
+                    Err(error @ (Error::Damaged { .. } | Error::UnsupportedFormat { .. })) => {
+                        history.damaged.push(error);
+                    }
+                    Err(other) => return Err(other),
+                }
+            }
+        }
+        let single = sources.len() == 1;
+        history.revisions.sort_by(|left, right| {
+            let key = |revision: &Revision| {
+                let record = &revision.record;
+                let time = if single { None } else { Some(record.time) };
+                (time, record.source.clone(), record.sequence, record.id)
+            };
+            key(left).cmp(&key(right))
+        });
+        Ok(history)
+    }
+
+    /// Returns the revision with this id.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoSuchRevision`] if no source has it.
+    /// - [`Error::Damaged`] if its record or its state is.
+    pub fn revision(&self, id: &RevisionId) -> Result<Revision> {
+        let source = self.source_of(id)?;
+        self.read_revision(&source, id)?.ok_or(Error::NoSuchRevision { id: *id })
+    }
+
+    /// Returns the path of the file with the record of a revision.
+    #[must_use]
+    pub fn revision_path(&self, record: &RevisionRecord) -> PathBuf {
+        self.storage().path(&ObjectKey::Record(record.source.clone(), record.id))
+    }
+
+    /// Returns the source of a revision, also if its record cannot be read.
+    pub(crate) fn source_of(&self, id: &RevisionId) -> Result<SourceName> {
+        for source in self.storage().list_sources()? {
+            if self.storage().object_len(&ObjectKey::Record(source.clone(), *id))?.is_some() {
+                return Ok(source);
+            }
+        }
+        Err(Error::NoSuchRevision { id: *id })
+    }
+
+    pub(crate) fn read_revision(
+        &self,
+        source: &SourceName,
+        id: &RevisionId,
+    ) -> Result<Option<Revision>> {
+        let object = ObjectName::Revision { source: source.clone(), id: *id };
+        let key = ObjectKey::Record(source.clone(), *id);
+        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else { return Ok(None) };
+        let record = RevisionRecord::decode(&bytes).and_then(|record| {
+            if record.id == *id && record.source == *source {
+                Ok(record)
+            } else {
+                Err(FormatError::Inconsistent { what: "it is the record of another revision" })
+            }
+        });
+        let record = record.map_err(|reason| unsupported_or_damaged(object, reason))?;
+        let state = self.read_state(&record)?;
+        Ok(Some(Revision { record, state }))
+    }
+
+    fn read_state(&self, record: &RevisionRecord) -> Result<RevisionState> {
+        let key = ObjectKey::State(record.source.clone(), record.id);
+        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else {
+            return Ok(RevisionState::initial(record));
+        };
+        let state = RevisionState::decode(&bytes).and_then(|state| {
+            if state.id == record.id {
+                Ok(state)
+            } else {
+                Err(FormatError::Inconsistent { what: "it is the state of another revision" })
+            }
+        });
+        let object = ObjectName::State { source: record.source.clone(), id: record.id };
+        state.map_err(|reason| unsupported_or_damaged(object, reason))
+    }
+
+    /// Makes a revision durable: the commit point of a backup.
+    pub(crate) fn commit_record(&self, record: &RevisionRecord) -> Result<()> {
+        let key = ObjectKey::Record(record.source.clone(), record.id);
+        self.storage().put(&key, &record.encode(), Existing::Refuse)
+    }
+
+    /// Replaces the state of a revision, durably.
+    pub(crate) fn write_state(&self, source: &SourceName, state: &RevisionState) -> Result<()> {
+        let key = ObjectKey::State(source.clone(), state.id);
+        self.storage().put(&key, &state.encode(), Existing::Replace)
+    }
+}
+
+/// Adds the object to why its bytes cannot be used.
+pub(crate) fn unsupported_or_damaged(object: ObjectName, reason: FormatError) -> Error {
+    match reason {
+        FormatError::Unsupported { found, supported, .. } => {
+            Error::UnsupportedFormat { object, found, supported }
+        }
+        source => Error::Damaged { object, source },
+    }
+}

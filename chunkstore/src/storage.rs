@@ -1,0 +1,485 @@
+//! Named objects of a store: packs, records, states, lists. Whole and durable, or not there.
+//!
+//! [`Storage`] knows no directories, no renames and no syncs, so that an object store can be a
+//! second implementation. [`LocalStorage`] builds it on [`Vfs`]; the order of its steps
+//! is `docs/durability.md`, sections "A pack" and "A small object".
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::id::{PackId, RevisionId, SourceName};
+use crate::layout::Layout;
+use crate::vfs::{EntryKind, LockMode, Vfs, VfsFile, parent_of, read_file};
+
+/// Open pack files that [`LocalStorage`] keeps.
+const OPEN_PACKS_MAX: usize = 64;
+
+/// How often a new temporary name is tried before giving up.
+const TEMPORARY_NAME_ATTEMPTS: u32 = 16;
+
+/// Names an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ObjectKey {
+    /// The configuration of the store.
+    Config,
+    /// A pack.
+    Pack(PackId),
+    /// A revision record.
+    Record(SourceName, RevisionId),
+    /// The state of a revision.
+    State(SourceName, RevisionId),
+    /// A list of condemned packs, by its generation.
+    Condemned(u64),
+}
+
+/// Whether an object may take the place of one with the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It is an error if the object exists.
+    Refuse,
+    /// The object is replaced atomically.
+    Replace,
+}
+
+/// Named objects, each whole and durable or not there.
+pub trait Storage: Debug + Send + Sync {
+    /// Begins an object whose key is known only at its end.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn upload(&self) -> Result<Box<dyn Upload>>;
+
+    /// Stores a small object; it is durable when the call returns.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`]; whether the object exists is then unknown.
+    fn put(&self, key: &ObjectKey, bytes: &[u8], existing: Existing) -> Result<()>;
+
+    /// Returns the whole of a small object, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`], also if it is longer than `len_max` bytes.
+    fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Option<Vec<u8>>>;
+
+    /// Returns the length of an object in bytes, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn object_len(&self, key: &ObjectKey) -> Result<Option<u64>>;
+
+    /// Fills `buffer` with the bytes at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`] with [`io::ErrorKind::NotFound`] or [`io::ErrorKind::UnexpectedEof`] among others.
+    fn read_exact_at(&self, key: &ObjectKey, buffer: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Removes an object durably. It is no error if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn delete(&self, key: &ObjectKey) -> Result<()>;
+
+    /// Lists the packs, sorted.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn list_packs(&self) -> Result<Vec<PackId>>;
+
+    /// Lists the sources that have a place for revisions, sorted.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn list_sources(&self) -> Result<Vec<SourceName>>;
+
+    /// Lists the revision records of a source, sorted by id.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn list_records(&self, source: &SourceName) -> Result<Vec<RevisionId>>;
+
+    /// Lists the generations of the condemned lists, ascending.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn list_condemned(&self) -> Result<Vec<u64>>;
+
+    /// Returns the path, for messages.
+    fn path(&self, key: &ObjectKey) -> PathBuf;
+}
+
+/// An object in the making. Dropped without [`finish`](Upload::finish) it never existed.
+pub trait Upload: Debug + Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`]; the upload must then be dropped.
+    fn append(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Gives the object its name; it is durable when the call returns. An object that is there
+    /// under the same name is kept: names are digests.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`]; the upload is lost, and is never tried again.
+    fn finish(self: Box<Self>, key: &ObjectKey) -> Result<()>;
+}
+
+/// Objects as files of a local file system.
+#[derive(Clone, Debug)]
+pub struct LocalStorage {
+    environment: Environment,
+    layout: Layout,
+    open_packs: Arc<Mutex<VecDeque<(PackId, Arc<dyn VfsFile>)>>>,
+    /// Directories whose own name is known to be durable.
+    durable_directories: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl LocalStorage {
+    /// Returns the storage in the directory of `layout`.
+    #[must_use]
+    pub fn new(environment: Environment, layout: Layout) -> Self {
+        Self {
+            environment,
+            layout,
+            open_packs: Arc::default(),
+            durable_directories: Arc::default(),
+        }
+    }
+
+    fn vfs(&self) -> &dyn Vfs {
+        self.environment.vfs.as_ref()
+    }
+
+    /// Creates a file in `tmp/` that this process holds locked: what is not locked there is a leftover.
+    pub(crate) fn temporary(&self) -> Result<TemporaryFile> {
+        let directory = self.layout.directory("tmp");
+        for _ in 0..TEMPORARY_NAME_ATTEMPTS {
+            let mut random = [0; 16];
+            self.environment.entropy.fill(&mut random);
+            let path = directory.join(format!("{:032x}", u128::from_le_bytes(random)));
+            let file = match self.vfs().create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.map_err(Error::storage("create", &path))?,
+            };
+            // A cleaner may have seen the file before it was locked; it then holds the lock or has
+            // removed the name, and another name is taken.
+            let locked = file
+                .try_lock(LockMode::Exclusive)
+                .map_err(Error::storage("lock", &path))?;
+            if locked && self.vfs().file_len(&path).is_ok() {
+                let vfs = Arc::clone(&self.environment.vfs);
+                return Ok(TemporaryFile { vfs, path, file, published: false });
+            }
+        }
+        Err(Error::Bug { what: format!("no free name in {}", directory.display()) })
+    }
+
+    /// Removes files in `tmp/` that no living process holds. Best effort: they cost space only.
+    pub(crate) fn remove_leftovers(&self) -> Result<u64> {
+        let directory = self.layout.directory("tmp");
+        let entries =
+            self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
+        let mut removed = 0;
+        for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
+            let path = directory.join(entry.name);
+            let lock = match self.vfs().lock(&path, LockMode::Exclusive, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(Error::storage("lock", &path))?,
+            };
+            if lock.is_some() {
+                match self.vfs().remove_file(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other.map_err(Error::storage("remove", &path))?,
+                }
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes sure that the directory of an object exists and that its own name is durable, also
+    /// if another process has created it a moment ago.
+    fn ensure_directory(&self, directory: &Path) -> Result<()> {
+        let known = self.durable_directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(directory) {
+            return Ok(());
+        }
+        drop(known);
+        match self.vfs().create_dir(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::storage("create", directory)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let parent = parent_of(directory);
+        self.vfs().sync_dir(&parent).map_err(Error::storage("sync", &parent))?;
+        self.durable_directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(directory.to_path_buf());
+        Ok(())
+    }
+
+    /// Syncs a finished temporary file and gives it its name. The file stays open and locked.
+    pub(crate) fn publish(
+        &self,
+        temporary: &mut TemporaryFile,
+        path: &Path,
+        existing: Existing,
+    ) -> Result<()> {
+        let directory = parent_of(path);
+        self.ensure_directory(&directory)?;
+        temporary.file.sync_data().map_err(Error::storage("sync", &temporary.path))?;
+        match existing {
+            Existing::Refuse => self.vfs().rename_no_replace(&temporary.path, path),
+            Existing::Replace => self.vfs().rename_replace(&temporary.path, path),
+        }
+        .map_err(Error::storage("rename to", path))?;
+        temporary.published = true;
+        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+    }
+
+    /// Gives a temporary file its name, which need not survive a crash.
+    pub(crate) fn publish_volatile(&self, temporary: &mut TemporaryFile, path: &Path) -> Result<()> {
+        self.vfs()
+            .rename_no_replace(&temporary.path, path)
+            .map_err(Error::storage("rename to", path))?;
+        temporary.published = true;
+        Ok(())
+    }
+
+    fn open_pack(&self, id: &PackId) -> Result<Arc<dyn VfsFile>> {
+        let mut open = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = open.iter().position(|(known, _)| known == id) {
+            let entry = open.remove(found).expect("the position was just found");
+            open.push_back(entry.clone());
+            return Ok(entry.1);
+        }
+        drop(open);
+        let path = self.layout.pack(id);
+        let file: Arc<dyn VfsFile> =
+            Arc::from(self.vfs().open(&path, false).map_err(Error::storage("open", &path))?);
+        let mut open = self.open_packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if OPEN_PACKS_MAX <= open.len() {
+            open.pop_front();
+        }
+        open.push_back((*id, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Forgets the open file of a pack that is about to go away.
+    fn close_pack(&self, id: &PackId) {
+        self.open_packs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(known, _)| known != id);
+    }
+
+    /// Moves a swept pack to `trash/`, durably.
+    pub(crate) fn trash_pack(&self, id: &PackId) -> Result<()> {
+        self.close_pack(id);
+        let (from, to) = (self.layout.pack(id), self.layout.trashed_pack(id));
+        match self.vfs().rename_replace(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(Error::storage("move to trash", &from))?,
+        }
+        for directory in [parent_of(&to), parent_of(&from)] {
+            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Removes all that is in `trash/` and returns how many bytes that gave back.
+    pub(crate) fn empty_trash(&self) -> Result<u64> {
+        let directory = self.layout.directory("trash");
+        let entries =
+            self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
+        let mut freed = 0;
+        for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
+            let path = directory.join(entry.name);
+            let len = self.vfs().file_len(&path).map_err(Error::storage("stat", &path))?;
+            self.vfs().remove_file(&path).map_err(Error::storage("remove", &path))?;
+            freed += len;
+        }
+        Ok(freed)
+    }
+
+    /// Lists the files of `directory` whose names `parse` accepts; a missing directory is empty.
+    fn list_named<T: Ord>(
+        &self,
+        directory: &Path,
+        kind: EntryKind,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let entries = match self.vfs().list(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(Error::storage("list", directory))?,
+        };
+        let mut names: Vec<T> = entries
+            .iter()
+            .filter(|entry| entry.kind == kind)
+            .filter_map(|entry| parse(&entry.name))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+impl Storage for LocalStorage {
+    fn upload(&self) -> Result<Box<dyn Upload>> {
+        let temporary = self.temporary()?;
+        Ok(Box::new(LocalUpload { storage: self.clone(), temporary, len: 0 }))
+    }
+
+    fn put(&self, key: &ObjectKey, bytes: &[u8], existing: Existing) -> Result<()> {
+        let mut temporary = self.temporary()?;
+        temporary.write_all_at(bytes, 0)?;
+        self.publish(&mut temporary, &self.path(key), existing)
+    }
+
+    fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.path(key);
+        match read_file(self.vfs(), &path, len_max) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(Error::storage("read", &path)),
+        }
+    }
+
+    fn object_len(&self, key: &ObjectKey) -> Result<Option<u64>> {
+        let path = self.path(key);
+        match self.vfs().file_len(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(Error::storage("stat", &path)),
+        }
+    }
+
+    fn read_exact_at(&self, key: &ObjectKey, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let path = self.path(key);
+        let result = match key {
+            ObjectKey::Pack(id) => self.open_pack(id)?.read_exact_at(buffer, offset),
+            _ => {
+                let file =
+                    self.vfs().open(&path, false).map_err(Error::storage("open", &path))?;
+                file.read_exact_at(buffer, offset)
+            }
+        };
+        result.map_err(Error::storage("read", &path))
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        if let ObjectKey::Pack(id) = key {
+            self.close_pack(id);
+        }
+        let path = self.path(key);
+        match self.vfs().remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(Error::storage("remove", &path))?,
+        }
+        let directory = parent_of(&path);
+        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+    }
+
+    fn list_packs(&self) -> Result<Vec<PackId>> {
+        let root = self.layout.directory("packs");
+        let level = |name: &str| (name.len() == 2).then(|| name.to_owned());
+        let mut packs = Vec::new();
+        for name in self.list_named(&root, EntryKind::Directory, level)? {
+            let belongs = |text: &str| {
+                text.parse::<PackId>().ok().filter(|_| text.starts_with(&name))
+            };
+            packs.extend(self.list_named(&root.join(&name), EntryKind::File, belongs)?);
+        }
+        packs.sort();
+        Ok(packs)
+    }
+
+    fn list_sources(&self) -> Result<Vec<SourceName>> {
+        let root = self.layout.directory("revisions");
+        self.list_named(&root, EntryKind::Directory, |name| name.parse().ok())
+    }
+
+    fn list_records(&self, source: &SourceName) -> Result<Vec<RevisionId>> {
+        let parse = |name: &str| name.strip_suffix(".rev")?.parse().ok();
+        self.list_named(&self.layout.source_directory(source), EntryKind::File, parse)
+    }
+
+    fn list_condemned(&self) -> Result<Vec<u64>> {
+        let parse = |name: &str| (name.len() == 20).then(|| name.parse().ok()).flatten();
+        self.list_named(&self.layout.directory("condemned"), EntryKind::File, parse)
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        match key {
+            ObjectKey::Config => self.layout.config(),
+            ObjectKey::Pack(id) => self.layout.pack(id),
+            ObjectKey::Record(source, id) => self.layout.record(source, id),
+            ObjectKey::State(source, id) => self.layout.state(source, id),
+            ObjectKey::Condemned(generation) => self.layout.condemned(*generation),
+        }
+    }
+}
+
+/// A file in `tmp/`, removed when it is dropped without a name.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    file: Box<dyn VfsFile>,
+    published: bool,
+}
+
+impl TemporaryFile {
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(Error::storage("write", &self.path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if !self.published {
+            // Best effort: what stays is removed by the next writer, as it is then not locked.
+            let _leftover = self.vfs.remove_file(&self.path);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LocalUpload {
+    storage: LocalStorage,
+    temporary: TemporaryFile,
+    len: u64,
+}
+
+impl Upload for LocalUpload {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.temporary.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, key: &ObjectKey) -> Result<()> {
+        let path = self.storage.path(key);
+        self.storage.publish(&mut self.temporary, &path, Existing::Refuse)
+    }
+}
