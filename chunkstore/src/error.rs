@@ -192,10 +192,9 @@ impl Error {
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Storage { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
+            Self::Storage { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
             _ => false,
         }
     }

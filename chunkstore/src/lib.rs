@@ -1,7 +1,7 @@
 //! Content-addressed store of disk images.
 
-pub mod environment;
 pub mod error;
+pub mod format;
 pub mod id;
 pub mod limits;
 pub mod progress;

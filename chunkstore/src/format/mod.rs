@@ -5,6 +5,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::big_endian_bytes)]
 
 mod byte_reader;
+mod checksum;
 mod condemned_list;
 mod document;
 mod format_error;
@@ -18,6 +19,9 @@ mod revision_state;
 mod root;
 mod session_record;
 mod store_config;
+mod tag;
+#[cfg(test)]
+mod test_support;
 
 pub use byte_reader::ByteReader;
 pub use condemned_list::CondemnedList;
@@ -32,4 +36,5 @@ pub use revision_record::{BackupStatistics, RevisionKind, RevisionRecord};
 pub use revision_state::{RevisionState, Trust};
 pub use root::{Root, SpanRef};
 pub use session_record::{SessionKind, SessionRecord};
-pub use store_config::StoreConfig;
+pub use store_config::{ChunkingConfig, StoreConfig};
+pub use tag::is_tag;
