@@ -10,8 +10,10 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+mod behaviour;
 pub mod real;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
 
 /// Whether a lock admits others of its kind.
@@ -134,12 +136,8 @@ pub trait Vfs: Debug + Send + Sync {
     /// # Errors
     ///
     /// - [`io::ErrorKind::NotFound`] if there is no such file.
-    fn lock(
-        &self,
-        path: &Path,
-        mode: LockMode,
-        wait: bool,
-    ) -> io::Result<Option<Box<dyn VfsLock>>>;
+    fn lock(&self, path: &Path, mode: LockMode, wait: bool)
+    -> io::Result<Option<Box<dyn VfsLock>>>;
 
     /// Returns the bytes that this user can still write, where the file system tells.
     ///
@@ -150,7 +148,10 @@ pub trait Vfs: Debug + Send + Sync {
 }
 
 /// An open regular file.
-#[expect(clippy::len_without_is_empty, reason = "files are asked for their length, not for emptiness")]
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "files are asked for their length, not for emptiness"
+)]
 pub trait VfsFile: Debug + Send + Sync {
     /// Returns the length in bytes.
     ///
