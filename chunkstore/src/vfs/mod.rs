@@ -1,10 +1,10 @@
 //! The few file-system calls that a store needs, as a trait with two implementations.
 //!
-//! [`real::RealVfs`] is the operating system; `simulated::SimulatedVfs` (feature `simulation`) keeps
-//! live and durable bytes apart, loses what was not synced, and fails on demand. Everything that
-//! touches a file of a store goes through this trait, the index included, so that packs and index
-//! crash together. What each call must guarantee is listed in `docs/format.md`, section "Assumptions about the
-//! medium".
+//! [`real::RealVfs`] is the operating system; `simulated::SimulatedVfs` (feature `simulation`)
+//! keeps live and durable bytes apart, loses what was not synced, and fails on demand. Everything
+//! that touches a file of a store goes through this trait, the index included, so that packs and
+//! index crash together. What each call must guarantee is listed in `docs/format.md`, section
+//! "Assumptions about the medium".
 
 use std::fmt::Debug;
 use std::io;
@@ -185,8 +185,8 @@ pub trait VfsFile: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the file system. The file then counts as lost: what was written may be gone although a
-    /// second call would say that all is well.
+    /// Those of the file system. The file then counts as lost: what was written may be gone
+    /// although a second call would say that all is well.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Takes an advisory lock on this open file without waiting; `false` if another holds it. It

@@ -11,15 +11,15 @@
 //!    is empty until it is synced, whatever it was renamed to. A directory counts only if its own
 //!    name is durable.
 //! 3. A power cut ([`SimulatedVfs::crash`]) keeps what is durable, and of the rest what the
-//!    [`CrashMode`] says: of bytes none, any whole writes, any 512-byte sectors (with or without the
-//!    growth in length), or lengths without bytes (zeros); of names none, a prefix of the journal,
-//!    or any subset. A sector and a rename are never torn. A file never ends up under two names.
-//!    Handles and locks are gone, and so are files without a name.
+//!    [`CrashMode`] says: of bytes none, any whole writes, any 512-byte sectors (with or without
+//!    the growth in length), or lengths without bytes (zeros); of names none, a prefix of the
+//!    journal, or any subset. A sector and a rename are never torn. A file never ends up under two
+//!    names. Handles and locks are gone, and so are files without a name.
 //! 4. The death of the process ([`SimulatedVfs::kill`]) keeps everything live; what was not durable
 //!    still is not.
-//! 5. A failed `sync_data` throws the pending changes of that file away: they stay visible until the
-//!    power cut, and a second sync says that all is well. A failed `sync_dir` leaves the pending
-//!    names to chance for good.
+//! 5. A failed `sync_data` throws the pending changes of that file away: they stay visible until
+//!    the power cut, and a second sync says that all is well. A failed `sync_dir` leaves the
+//!    pending names to chance for good.
 //! 6. A sync may lie ([`Effect::DropSync`]): it says that all is well and does nothing.
 //! 7. A call may fail without effect, or move half of its bytes and fail, or stop the world, after
 //!    which every call fails with [`Stopped`]. Durable bytes do not change on their own; damage is

@@ -1,6 +1,6 @@
 //! The whole file system in memory: files, live and durable names, and what is pending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 use std::sync::Arc;
@@ -182,14 +182,12 @@ impl State {
     /// of the same names.
     pub(super) fn commit_names(&mut self, selected: impl Fn(&PendingName) -> bool) {
         let mut committed: Vec<NameChange> = Vec::new();
+        let mut committed_places: BTreeSet<Place> = BTreeSet::new();
         let mut rest = Vec::new();
         for pending in self.pending_names.drain(..).rev() {
-            let needed = || {
-                pending.change.places().any(|place| {
-                    committed.iter().any(|later| later.places().any(|other| other == place))
-                })
-            };
+            let needed = || pending.change.places().any(|place| committed_places.contains(place));
             if selected(&pending) || needed() {
+                committed_places.extend(pending.change.places().cloned());
                 committed.push(pending.change);
             } else {
                 rest.push(pending);
