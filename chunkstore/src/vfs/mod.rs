@@ -1,17 +1,19 @@
 //! The few file-system calls that a store needs, as a trait with two implementations.
 //!
-//! [`real::RealVfs`] is the operating system; `simulated::SimulatedVfs` (feature `simulation`) keeps
-//! live and durable bytes apart, loses what was not synced, and fails on demand. Everything that
-//! touches a file of a store goes through this trait, the index included, so that packs and index
-//! crash together. What each call must guarantee is listed in `docs/format.md`, section "Assumptions about the
-//! medium".
+//! [`real::RealVfs`] is the operating system; `simulated::SimulatedVfs` (feature `simulation`)
+//! keeps live and durable bytes apart, loses what was not synced, and fails on demand. Everything
+//! that touches a file of a store goes through this trait, the index included, so that packs and
+//! index crash together. What each call must guarantee is listed in `docs/format.md`, section
+//! "Assumptions about the medium".
 
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+mod behaviour;
 pub mod real;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
 
 /// Whether a lock admits others of its kind.
@@ -134,12 +136,8 @@ pub trait Vfs: Debug + Send + Sync {
     /// # Errors
     ///
     /// - [`io::ErrorKind::NotFound`] if there is no such file.
-    fn lock(
-        &self,
-        path: &Path,
-        mode: LockMode,
-        wait: bool,
-    ) -> io::Result<Option<Box<dyn VfsLock>>>;
+    fn lock(&self, path: &Path, mode: LockMode, wait: bool)
+    -> io::Result<Option<Box<dyn VfsLock>>>;
 
     /// Returns the bytes that this user can still write, where the file system tells.
     ///
@@ -150,7 +148,10 @@ pub trait Vfs: Debug + Send + Sync {
 }
 
 /// An open regular file.
-#[expect(clippy::len_without_is_empty, reason = "files are asked for their length, not for emptiness")]
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "files are asked for their length, not for emptiness"
+)]
 pub trait VfsFile: Debug + Send + Sync {
     /// Returns the length in bytes.
     ///
@@ -184,8 +185,8 @@ pub trait VfsFile: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the file system. The file then counts as lost: what was written may be gone although a
-    /// second call would say that all is well.
+    /// Those of the file system. The file then counts as lost: what was written may be gone
+    /// although a second call would say that all is well.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Takes an advisory lock on this open file without waiting; `false` if another holds it. It
