@@ -120,6 +120,22 @@ impl View<'_> {
         Ok(packs)
     }
 
+    /// Returns number and id of every record that the index places in a pack. Reads the whole table.
+    pub(crate) fn chunks_of(&self, pack: &PackId) -> Result<Vec<(u32, ChunkId)>, Fault> {
+        let number = self.packs()?.into_iter().find(|(_, row)| row.id == *pack);
+        let Some((number, _)) = number else { return Ok(Vec::new()) };
+        let table = self.transaction.open_table(CHUNKS).map_err(fault)?;
+        let mut chunks = Vec::new();
+        for item in table.iter().map_err(fault)? {
+            let (id, value) = item.map_err(fault)?;
+            let entry = Entry::decode(value.value());
+            if entry.pack_number == number {
+                chunks.push((entry.record_index, ChunkId::from_bytes(*id.value())));
+            }
+        }
+        Ok(chunks)
+    }
+
     /// Returns how many chunks the index knows.
     pub(crate) fn chunk_count(&self) -> Result<u64, Fault> {
         let table = self.transaction.open_table(CHUNKS).map_err(fault)?;

@@ -1,6 +1,7 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+mod findings;
 mod forget;
 mod info;
 pub mod purge;
@@ -9,8 +10,9 @@ mod restore;
 mod verify;
 
 pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
 pub use rebuild_index::{RebuildStats, rebuild_index};
 pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
-pub use verify::{DamagedChunk, DamagedRanges, VerifyOptions, VerifyStats, verify};
+pub use verify::{VerifyOptions, VerifyStats, verify};

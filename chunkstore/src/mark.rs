@@ -1,0 +1,187 @@
+//! Finds out what revisions need: one bit for each record of each pack.
+//!
+//! Memory is one bit a record, whatever the number of revisions: a page whose own bit is set
+//! was walked already, and so is everything below it. Used by verify and by purge.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::chunk_reader::{ChunkReader, to_usize};
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{FooterRecord, PageEntry, SpanRef};
+use crate::id::{ChunkId, PackId};
+use crate::image_reader::locate_entries;
+use crate::index::Location;
+use crate::progress::Progress;
+use crate::store::Store;
+
+/// The records of one pack that are needed.
+#[derive(Clone, Debug)]
+pub(crate) struct PackNeeds {
+    pub(crate) pack: PackId,
+    bits: Vec<u64>,
+    /// XOR of the ids of all needed records: compared with the pack's own table, because the index that gave
+    /// the record numbers is not checked by redb.
+    fingerprint: [u8; ChunkId::LEN],
+}
+
+impl PackNeeds {
+    fn new(pack: PackId) -> Self {
+        Self { pack, bits: Vec::new(), fingerprint: [0; ChunkId::LEN] }
+    }
+
+    /// Sets the bit of a record and returns whether it was clear.
+    fn set(&mut self, record_index: u32, id: &ChunkId) -> bool {
+        let (word, bit) = (to_usize(record_index / 64), record_index % 64);
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        let is_new = self.bits[word] & (1 << bit) == 0;
+        if is_new {
+            self.bits[word] |= 1 << bit;
+            for (sum, byte) in self.fingerprint.iter_mut().zip(id.as_bytes()) {
+                *sum ^= byte;
+            }
+        }
+        is_new
+    }
+
+    /// Returns whether the record with this number is needed.
+    pub(crate) fn contains(&self, record_index: usize) -> bool {
+        let word = self.bits.get(record_index / 64);
+        word.is_some_and(|word| word & (1 << (record_index % 64)) != 0)
+    }
+
+    /// Returns whether the needed records are those that the pack's table has at these places.
+    pub(crate) fn agrees_with(&self, records: &[FooterRecord]) -> bool {
+        let mut fingerprint = [0; ChunkId::LEN];
+        let mut count = 0_u32;
+        for (_, record) in
+            records.iter().enumerate().filter(|(index, _)| self.contains(*index))
+        {
+            count += 1;
+            for (sum, byte) in fingerprint.iter_mut().zip(record.id.as_bytes()) {
+                *sum ^= byte;
+            }
+        }
+        let marked: u32 = self.bits.iter().map(|word| word.count_ones()).sum();
+        marked == count && fingerprint == self.fingerprint
+    }
+}
+
+/// Something that a revision needs and that cannot be had.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    /// The chunk, page or root.
+    pub(crate) chunk: ChunkId,
+    /// Why.
+    pub(crate) error: Error,
+    /// Whether it is a page or a root, so that what lies below is unknown.
+    pub(crate) is_list: bool,
+}
+
+/// Collects what revisions need.
+#[derive(Debug)]
+pub(crate) struct Marker<'a> {
+    store: &'a Store,
+    reader: ChunkReader,
+    progress: &'a dyn Progress,
+    marked_roots: HashSet<ChunkId>,
+    /// By pack number.
+    pub(crate) needs: BTreeMap<u32, PackNeeds>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+impl<'a> Marker<'a> {
+    pub(crate) fn new(store: &'a Store, progress: &'a dyn Progress) -> Self {
+        Self {
+            store,
+            reader: ChunkReader::new(store),
+            progress,
+            marked_roots: HashSet::new(),
+            needs: BTreeMap::new(),
+            gaps: Vec::new(),
+        }
+    }
+
+    /// Marks a root and everything below it. What cannot be had becomes a [`Gap`].
+    pub(crate) fn mark_root(&mut self, id: &ChunkId) -> Result<()> {
+        if !self.marked_roots.insert(*id) {
+            return Ok(());
+        }
+        let location = self.locate(&[*id])?.pop().flatten();
+        if !self.mark(id, location, true) {
+            return Ok(());
+        }
+        let root = match self.reader.read_root(id) {
+            Ok(root) => root,
+            Err(error) => return self.note_gap(*id, error, true),
+        };
+        let pages: Vec<(usize, ChunkId)> = root
+            .spans
+            .iter()
+            .enumerate()
+            .filter_map(|(span, reference)| match reference {
+                SpanRef::Page(id) => Some((span, *id)),
+                SpanRef::Zero => None,
+            })
+            .collect();
+        let ids: Vec<ChunkId> = pages.iter().map(|(_, id)| *id).collect();
+        let locations = self.locate(&ids)?;
+        for ((span, id), location) in pages.into_iter().zip(locations) {
+            if self.progress.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if !self.mark(&id, location, true) {
+                continue;
+            }
+            let range = root.span_range(span);
+            match self.reader.read_page(&id, location, range.end - range.start) {
+                Ok(page) => self.mark_entries(&page.entries)?,
+                Err(error) => self.note_gap(id, error, true)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_entries(&mut self, entries: &[PageEntry]) -> Result<()> {
+        let locations = locate_entries(self.store, entries)?;
+        for (entry, location) in entries.iter().zip(locations) {
+            if let PageEntry::Data { id, .. } = entry {
+                self.mark(id, location, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks one record and returns whether that is news.
+    fn mark(&mut self, id: &ChunkId, location: Option<Location>, is_list: bool) -> bool {
+        match location {
+            Some(location) if !location.is_missing => self
+                .needs
+                .entry(location.pack_number)
+                .or_insert_with(|| PackNeeds::new(location.pack))
+                .set(location.record_index, id),
+            other => {
+                let pack = other.map(|location| location.pack);
+                let error = Error::Missing { object: ObjectName::Chunk { id: *id, pack } };
+                self.gaps.push(Gap { chunk: *id, error, is_list });
+                false
+            }
+        }
+    }
+
+    fn note_gap(&mut self, chunk: ChunkId, error: Error, is_list: bool) -> Result<()> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        self.gaps.push(Gap { chunk, error, is_list });
+        Ok(())
+    }
+
+    fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.index().view(|view| view.locate(ids))
+    }
+}

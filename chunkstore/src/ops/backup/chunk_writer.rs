@@ -1,0 +1,228 @@
+//! Decides which chunks are new, compresses those, and hands them to the pack writer.
+//!
+//! Invariant: a chunk that is in no pack yet is in `claims`, from before the index is asked until the index has
+//! it. So two workers that meet the same new bytes store them once.
+
+use std::collections::HashMap;
+use std::mem;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use super::compression_failed;
+use crate::compression::Compressor;
+use crate::error::{Error, Result};
+use crate::format::{BackupStatistics, Codec, ObjectKind};
+use crate::id::ChunkId;
+use crate::index::Location;
+use crate::limits::CHUNK_LEN_MAX;
+use crate::pack::read_record_header;
+use crate::store::Store;
+
+/// Plain bytes that a worker collects before it asks the index.
+const BATCH_LEN: usize = 8 << 20;
+
+/// A chunk in its stored form, on its way to a pack.
+#[derive(Debug)]
+pub(super) struct NewChunk {
+    pub(super) kind: ObjectKind,
+    pub(super) codec: Codec,
+    pub(super) id: ChunkId,
+    pub(super) plain_len: u32,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Ids of chunks that are on their way to the index, with their plain lengths.
+pub(super) type Claims = Arc<Mutex<HashMap<ChunkId, u32>>>;
+
+/// Where workers hand over new chunks. The pack threads end when all of them are gone.
+#[derive(Clone, Debug)]
+pub(super) struct ChunkWriter {
+    pub(super) sender: Sender<NewChunk>,
+    pub(super) claims: Claims,
+    /// Whether chunks are written although the store has them.
+    pub(super) rewrites_all: bool,
+}
+
+/// One thread's way to the store: collects chunks and finds out in batches which are new.
+#[derive(Debug)]
+pub(super) struct Worker<'a> {
+    store: &'a Store,
+    writer: &'a ChunkWriter,
+    compressor: Compressor,
+    batch: Vec<(ObjectKind, ChunkId, Range<usize>)>,
+    plain: Vec<u8>,
+    reused_bytes: u64,
+    reused_chunks: u64,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(store: &'a Store, writer: &'a ChunkWriter) -> Result<Self> {
+        let level = store.config().compression_level;
+        Ok(Self {
+            store,
+            writer,
+            compressor: Compressor::new(level).map_err(compression_failed)?,
+            batch: Vec::new(),
+            plain: Vec::new(),
+            reused_bytes: 0,
+            reused_chunks: 0,
+        })
+    }
+
+    /// Counts a chunk that the store is known to have.
+    pub(super) fn reuse(&mut self, len: u64) {
+        self.reused_bytes += len;
+        self.reused_chunks += 1;
+    }
+
+    /// Makes sure that the store has a chunk, at the latest after [`Self::finish`].
+    pub(super) fn store_chunk(
+        &mut self,
+        kind: ObjectKind,
+        id: ChunkId,
+        plain: &[u8],
+    ) -> Result<()> {
+        let start = self.plain.len();
+        self.plain.extend_from_slice(plain);
+        self.batch.push((kind, id, start..self.plain.len()));
+        if BATCH_LEN <= self.plain.len() { self.flush() } else { Ok(()) }
+    }
+
+    /// Makes sure that the store has a page or a root, and returns its id.
+    pub(super) fn store_list(&mut self, kind: ObjectKind, plain: &[u8]) -> Result<ChunkId> {
+        if CHUNK_LEN_MAX as usize <= plain.len() {
+            let what = "the image is too large for chunks as small as those of this store";
+            return Err(Error::InvalidOption { what: what.to_owned() });
+        }
+        let id = kind.chunk_id(plain);
+        self.store_chunk(kind, id, plain)?;
+        Ok(id)
+    }
+
+    /// Hands over what is left and adds to the statistics.
+    pub(super) fn finish(mut self, statistics: &mut BackupStatistics) -> Result<()> {
+        self.flush()?;
+        statistics.reused_bytes += self.reused_bytes;
+        statistics.reused_chunks += self.reused_chunks;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let batch = mem::take(&mut self.batch);
+        let plain = mem::take(&mut self.plain);
+        let claimed = self.claim(&batch)?;
+        let locations = self.locate(&batch, &claimed)?;
+        let mut claimed = claimed.into_iter().zip(locations);
+        let mut next = claimed.next();
+        for (index, (kind, id, range)) in batch.iter().enumerate() {
+            let bytes = &plain[range.clone()];
+            let is_known = match next {
+                Some((mine, location)) if mine == index => {
+                    next = claimed.next();
+                    let is_known = self.is_stored(*kind, id, bytes.len(), location)?;
+                    if is_known {
+                        self.claims().remove(id);
+                    }
+                    is_known
+                }
+                // Claimed before: by another worker, or by an equal chunk of this batch.
+                _ => true,
+            };
+            match (is_known, kind) {
+                (true, ObjectKind::Data) => self.reuse(bytes.len() as u64),
+                (true, _) => {}
+                (false, _) => self.hand_over(*kind, *id, bytes)?,
+            }
+        }
+        // Keep the buffers for the next batch.
+        self.batch = batch;
+        self.batch.clear();
+        self.plain = plain;
+        self.plain.clear();
+        Ok(())
+    }
+
+    /// Claims the chunks that nobody has claimed and returns their places in the batch.
+    fn claim(&self, batch: &[(ObjectKind, ChunkId, Range<usize>)]) -> Result<Vec<usize>> {
+        let mut claims = self.claims();
+        let mut claimed = Vec::new();
+        for (index, (_, id, range)) in batch.iter().enumerate() {
+            let len = chunk_len(range.len())?;
+            match claims.get(id) {
+                Some(stored) if *stored != len => {
+                    return Err(Error::LengthMismatch { id: *id, found: len, stored: *stored });
+                }
+                Some(_) => {}
+                None => {
+                    claims.insert(*id, len);
+                    claimed.push(index);
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    fn locate(
+        &self,
+        batch: &[(ObjectKind, ChunkId, Range<usize>)],
+        claimed: &[usize],
+    ) -> Result<Vec<Option<Location>>> {
+        if self.writer.rewrites_all || claimed.is_empty() {
+            return Ok(vec![None; claimed.len()]);
+        }
+        let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].1).collect();
+        self.store.index().view(|view| view.locate(&ids))
+    }
+
+    /// Returns whether the chunk is where the index says, in a pack that a new revision may rely on. What the index says
+    /// is checked against the header of the record; a place that is wrong counts as none, so the chunk is written anew.
+    fn is_stored(
+        &self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        len: usize,
+        location: Option<Location>,
+    ) -> Result<bool> {
+        let Some(location) = location.filter(|location| location.accepts_new_references) else {
+            return Ok(false);
+        };
+        let header = read_record_header(self.store.storage(), &location.pack, location.offset);
+        let header = match header {
+            Ok(header) => header,
+            Err(error) if error.is_damage() => return Ok(false),
+            Err(other) => return Err(other),
+        };
+        if header.id != *id || header.kind != kind || header.stored_len != location.stored_len {
+            return Ok(false);
+        }
+        let found = chunk_len(len)?;
+        if header.plain_len != found {
+            return Err(Error::LengthMismatch { id: *id, found, stored: header.plain_len });
+        }
+        Ok(true)
+    }
+
+    /// Compresses a new chunk and sends it to the pack writer; waits if that is behind.
+    fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
+        let mut payload = Vec::new();
+        let codec = self
+            .compressor
+            .compress(kind, &id, plain, &mut payload)
+            .map_err(compression_failed)?;
+        payload.shrink_to_fit();
+        let plain_len = chunk_len(plain.len())?;
+        let chunk = NewChunk { kind, codec, id, plain_len, payload };
+        // The pack threads are gone only after an error of their own, which is the one to report.
+        self.writer.sender.send(chunk).map_err(|_| Error::Cancelled)
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkId, u32>> {
+        self.writer.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn chunk_len(len: usize) -> Result<u32> {
+    u32::try_from(len).map_err(|_| Error::Bug { what: format!("a chunk of {len} bytes") })
+}

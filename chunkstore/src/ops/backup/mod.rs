@@ -1,0 +1,339 @@
+//! Backup: one revision of one source.
+//!
+//! Spans are the unit of parallel work: each worker takes the next one, cuts it, and hands chunks that the
+//! store does not have to the pack writer. The order of what becomes durable is `docs/durability.md`, section
+//! "A backup"; the revision record is the only commit point.
+
+mod change_list;
+mod chunk_writer;
+mod pack_pipeline;
+mod parent;
+mod span;
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use self::chunk_writer::{ChunkWriter, Worker};
+use self::pack_pipeline::PackPipeline;
+use self::parent::Parent;
+use self::span::SpanJob;
+use crate::chunking::Cutter;
+use crate::compression::CompressionError;
+use crate::error::{Error, Result};
+use crate::format::{
+    BackupStatistics, ObjectKind, RevisionKind, RevisionRecord, Root, SessionKind, SpanRef, is_tag,
+};
+use crate::id::{RevisionId, SourceName};
+use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::progress::{Phase, Progress};
+use crate::session::Session;
+use crate::source::{Source, SourceError};
+use crate::store::Store;
+
+/// Why there is no revision. Errors of the source and of the store stay apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The source could not be read completely.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// How to back up.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// Which source the revision is of; its history is where unchanged data is predicted from.
+    pub source_name: SourceName,
+    /// Tags of the revision.
+    pub tags: Vec<String>,
+    /// Threads that cut and compress; as many as there are processors if `None`.
+    pub threads: Option<NonZero<usize>>,
+}
+
+impl BackupOptions {
+    /// Returns the usual options for a source.
+    #[must_use]
+    pub fn new(source_name: SourceName) -> Self {
+        Self { source_name, tags: Vec::new(), threads: None }
+    }
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct BackupStats {
+    /// The new revision.
+    pub id: RevisionId,
+    /// The revision that unchanged data was predicted from.
+    pub parent: Option<RevisionId>,
+    /// Size of the image in bytes.
+    pub size: u64,
+    /// What was read, found and written.
+    pub statistics: BackupStatistics,
+    /// What a person should know although the revision is complete.
+    pub warnings: Vec<String>,
+}
+
+/// Makes one revision of `source`, or none: it is durable when the call returns.
+///
+/// Data that has not changed since the newest trusted revision of the same name costs reading and hashing. If a
+/// revision of this source is distrusted or damaged, every chunk is written again.
+///
+/// # Errors
+///
+/// - [`BackupError::Source`] if the source cannot be read completely.
+/// - [`BackupError::Store`] with [`Error::Locked`] if this source is being backed up already, with
+///   [`Error::InvalidOption`] for tags that cannot be stored, or with any other error of the store.
+///
+/// # Examples
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("disk.img"), b"hello, disk").unwrap();
+/// use chunkstore::ops::{self, BackupOptions};
+/// use chunkstore::progress::NoProgress;
+/// use chunkstore::source::FileSource;
+/// use chunkstore::store::{Store, StoreOptions};
+///
+/// let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
+/// let source = FileSource::open(&directory.path().join("disk.img"))?;
+/// let options = BackupOptions::new("disk".parse()?);
+/// let first = ops::backup(&store, &source, &options, &NoProgress)?;
+/// let second = ops::backup(&store, &source, &options, &NoProgress)?;
+/// assert_eq!(second.parent, Some(first.id));
+/// assert_eq!(second.statistics.new_chunks, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn backup(
+    store: &Store,
+    source: &dyn Source,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> std::result::Result<BackupStats, BackupError> {
+    check(source, options)?;
+    let clock = &store.environment().clock;
+    let (time, started) = (clock.now(), clock.monotonic());
+    let _source_lock = store.lock_source(&options.source_name)?;
+    store.storage().remove_leftovers()?;
+    let mut warnings = Vec::new();
+    for damage in store.index().reconcile()? {
+        warnings.push(damage.to_string());
+    }
+    let (parent, session) = begin(store, options, &mut warnings)?;
+
+    progress.begin(Phase::Backup, Some(source.len()));
+    let run = Run {
+        store,
+        source,
+        progress,
+        parent: &parent,
+        session: &session,
+        thread_count: thread_count(options.threads),
+    };
+    let (root, mut statistics) = run.write_chunks(&mut warnings)?;
+    warnings.extend(source.finish()?);
+    progress.end();
+
+    let elapsed = clock.monotonic().saturating_sub(started);
+    statistics.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let mut random = [0; RevisionId::LEN];
+    store.environment().entropy.fill(&mut random);
+    let record = RevisionRecord {
+        id: RevisionId::from_bytes(random),
+        source: options.source_name.clone(),
+        sequence: parent.next_sequence,
+        session: session.record.id,
+        time,
+        kind: RevisionKind::Image,
+        size: source.len(),
+        root,
+        parent: parent.revision_id(),
+        host: store.environment().identity.host.clone(),
+        origin: source.name().to_owned(),
+        tags: options.tags.clone(),
+        statistics,
+    };
+    store.commit_record(&record)?;
+    session.finish();
+    let (id, parent, size) = (record.id, record.parent, record.size);
+    Ok(BackupStats { id, parent, size, statistics, warnings })
+}
+
+/// Refuses what could not be stored, before anything is read.
+fn check(
+    source: &dyn Source,
+    options: &BackupOptions,
+) -> std::result::Result<(), BackupError> {
+    if IMAGE_LEN_MAX < source.len() {
+        return Err(BackupError::Source(SourceError::TooLarge {
+            name: source.name().to_owned(),
+            len: source.len(),
+            len_max: IMAGE_LEN_MAX,
+        }));
+    }
+    match options.tags.iter().find(|tag| !is_tag(tag)) {
+        Some(tag) => Err(BackupError::Store(Error::InvalidOption {
+            what: format!("{tag:?} cannot be a tag"),
+        })),
+        None => Ok(()),
+    }
+}
+
+/// Chooses the parent and registers the session that pins it.
+fn begin(
+    store: &Store,
+    options: &BackupOptions,
+    warnings: &mut Vec<String>,
+) -> Result<(Parent, Session)> {
+    loop {
+        let parent = Parent::choose(store, &options.source_name, warnings)?;
+        let pins = parent.revision.iter().map(|revision| revision.record.root).collect();
+        let session = store.begin_session(SessionKind::Backup, pins)?;
+        // Purge reads revisions first and pins second: a parent that is still there now is seen by every purge,
+        // as a revision or as a pin. One that was forgotten meanwhile must not be relied on.
+        let is_still_there = match &parent.revision {
+            Some(revision) => {
+                store.read_revision(&options.source_name, &revision.record.id)?.is_some()
+            }
+            None => true,
+        };
+        if is_still_there {
+            return Ok((parent, session));
+        }
+    }
+}
+
+fn thread_count(wanted: Option<NonZero<usize>>) -> usize {
+    wanted.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
+}
+
+/// What all workers of one backup share.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    store: &'a Store,
+    source: &'a dyn Source,
+    progress: &'a dyn Progress,
+    parent: &'a Parent,
+    session: &'a Session,
+    thread_count: usize,
+}
+
+impl Run<'_> {
+    /// Stores all chunks, pages and the root; all of them are durable and indexed when the call returns.
+    fn write_chunks(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> std::result::Result<(crate::id::ChunkId, BackupStatistics), BackupError> {
+        let span_len = Root::span_len_for(self.source.len());
+        let span_count = usize::try_from(self.source.len().div_ceil(span_len))
+            .expect("a root has at most 2^18 spans");
+        debug_assert!(span_count <= ROOT_SPAN_COUNT_MAX as usize);
+        let plan = change_list::plan(self, span_len, span_count, warnings)?;
+        let pipeline = PackPipeline::new(self.store, self.session, self.parent.rewrites_all);
+        thread::scope(|scope| {
+            let (writer, pack_threads) = pipeline.start(scope);
+            let worked = self.cut_spans(&writer, span_len, plan);
+            let worked = worked.and_then(|(spans, mut statistics)| {
+                let root = Root { image_len: self.source.len(), span_len, spans };
+                let id = Worker::new(self.store, &writer)
+                    .and_then(|mut worker| {
+                        let id = worker.store_list(ObjectKind::Root, &root.encode())?;
+                        worker.finish(&mut statistics).map(|()| id)
+                    })
+                    .map_err(BackupError::Store)?;
+                Ok((id, statistics))
+            });
+            // The pack threads end when the last writer is gone.
+            drop(writer);
+            let written = pack_threads.join();
+            // An error of the pack threads is the cause of the workers' failing to hand over.
+            let written = written.map_err(BackupError::Store)?;
+            let (id, mut statistics) = worked?;
+            statistics.new_bytes = written.new_bytes;
+            statistics.new_chunks = written.new_chunks;
+            statistics.stored_bytes = written.stored_bytes;
+            Ok((id, statistics))
+        })
+    }
+
+    /// Cuts all spans that must be read, in parallel.
+    fn cut_spans(
+        &self,
+        writer: &ChunkWriter,
+        span_len: u64,
+        plan: Vec<Option<SpanRef>>,
+    ) -> std::result::Result<(Vec<SpanRef>, BackupStatistics), BackupError> {
+        let to_read: Vec<usize> =
+            plan.iter().enumerate().filter(|(_, kept)| kept.is_none()).map(|(span, _)| span).collect();
+        let kept_len = self.source.len()
+            - to_read.iter().map(|span| self.span_range(*span, span_len)).map(len_of).sum::<u64>();
+        self.progress.advance(kept_len);
+        let results = Mutex::new((plan, BackupStatistics::default()));
+        let next = AtomicUsize::new(0);
+        let is_over = AtomicBool::new(false);
+        let cutter = Cutter::new(self.store.chunking());
+        let work = || -> std::result::Result<(), BackupError> {
+            let mut job = SpanJob::new(self, &cutter, writer, &is_over)?;
+            while !is_over.load(Ordering::Relaxed)
+                && let Some(span) = to_read.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let reference = job.run(*span, self.span_range(*span, span_len))?;
+                let mut results = results.lock().expect("no holder of this lock panics");
+                results.0[*span] = Some(reference);
+            }
+            let mut results = results.lock().expect("no holder of this lock panics");
+            job.finish(&mut results.1)
+        };
+        let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..self.thread_count.min(to_read.len()))
+                .map(|_| scope.spawn(&work))
+                .collect();
+            let own = work();
+            helpers.into_iter().fold(own, |result, helper| {
+                let other = helper.join().unwrap_or_else(|_| {
+                    Err(BackupError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
+                });
+                first_cause(result, other)
+            })
+        })?;
+        let (spans, statistics) = results.into_inner().expect("no holder of this lock panics");
+        let spans = spans.into_iter().collect::<Option<Vec<_>>>();
+        let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;
+        Ok((spans, statistics))
+    }
+
+    fn span_range(&self, span: usize, span_len: u64) -> std::ops::Range<u64> {
+        let start = span as u64 * span_len;
+        start..(start + span_len).min(self.source.len())
+    }
+}
+
+fn len_of(range: std::ops::Range<u64>) -> u64 {
+    range.end - range.start
+}
+
+/// Keeps the error that says why: a worker that was told to stop has none of its own.
+fn first_cause(
+    left: std::result::Result<(), BackupError>,
+    right: std::result::Result<(), BackupError>,
+) -> std::result::Result<(), BackupError> {
+    match (left, right) {
+        (Err(BackupError::Store(Error::Cancelled)), Err(cause)) => Err(cause),
+        (Ok(()), other) => other,
+        (left, _) => left,
+    }
+}
+
+/// Turns an error of the compressor into one of the store.
+fn compression_failed(error: CompressionError) -> Error {
+    match error {
+        CompressionError::Mismatch { id, .. } => Error::CompressionMismatch { id },
+        CompressionError::Level { .. } => Error::InvalidOption { what: error.to_string() },
+        other => Error::Bug { what: other.to_string() },
+    }
+}

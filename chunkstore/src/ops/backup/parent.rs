@@ -1,0 +1,89 @@
+//! The revision that a backup predicts unchanged data from.
+
+use crate::chunk_reader::ChunkReader;
+use crate::error::Result;
+use crate::format::{PageEntry, Root, SpanRef, Trust};
+use crate::id::{RevisionId, SourceName};
+use crate::revision::Revision;
+use crate::store::Store;
+
+/// What a backup builds on.
+#[derive(Debug)]
+pub(super) struct Parent {
+    /// Where unchanged data is predicted from.
+    pub(super) revision: Option<Revision>,
+    /// Its chunk list.
+    pub(super) root: Option<Root>,
+    /// Place of the new revision in the history of the source.
+    pub(super) next_sequence: u64,
+    /// Every chunk is written again, although the store has it: a revision of this source is in doubt.
+    pub(super) rewrites_all: bool,
+    /// What the parent refers to is known to be there. Otherwise every chunk is looked up.
+    pub(super) is_complete: bool,
+}
+
+impl Parent {
+    /// Chooses the newest revision of `source`, unless one of them is in doubt.
+    pub(super) fn choose(
+        store: &Store,
+        source: &SourceName,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let history = store.history(Some(source))?;
+        warnings.extend(history.damaged.iter().map(ToString::to_string));
+        let newest = history.revisions.last();
+        // A record that cannot be read has a sequence number too.
+        let next_sequence = newest.map_or(0, |revision| revision.record.sequence)
+            + history.damaged.len() as u64
+            + 1;
+        let in_doubt = |revision: &&Revision| {
+            matches!(revision.state.trust, Trust::Distrusted | Trust::Damaged)
+        };
+        let doubtful = history.revisions.iter().find(in_doubt);
+        if let Some(revision) = doubtful {
+            warnings.push(format!(
+                "revision {} is {}: every chunk is written again",
+                revision.record.id, revision.state.trust
+            ));
+        }
+        let rewrites_all = doubtful.is_some();
+        let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };
+        let root = revision.as_ref().and_then(|revision| {
+            ChunkReader::new(store)
+                .read_root(&revision.record.root)
+                .inspect_err(|error| warnings.push(format!("nothing is predicted: {error}")))
+                .ok()
+        });
+        let packs = store.index().view(|view| view.packs())?;
+        let is_complete = packs.iter().all(|(_, row)| !row.is_missing);
+        Ok(Self { revision, root, next_sequence, rewrites_all, is_complete })
+    }
+
+    pub(super) fn revision_id(&self) -> Option<RevisionId> {
+        self.revision.as_ref().map(|revision| revision.record.id)
+    }
+
+    /// Returns the reference of a span of the parent, if it was cut with the same span length.
+    pub(super) fn span(&self, span: usize, span_len: u64) -> Option<&SpanRef> {
+        let root = self.root.as_ref().filter(|root| root.span_len == span_len)?;
+        root.spans.get(span)
+    }
+
+    /// Returns the entries of a span of the parent; none if it has none or if they cannot be read.
+    pub(super) fn entries(
+        &self,
+        reader: &mut ChunkReader,
+        span: usize,
+        span_len: u64,
+    ) -> Vec<PageEntry> {
+        let Some(root) = &self.root else { return Vec::new() };
+        let range = root.span_range(span);
+        match self.span(span, span_len) {
+            Some(SpanRef::Page(id)) => reader
+                .read_page(id, None, range.end - range.start)
+                .map_or_else(|_nothing_to_predict_from| Vec::new(), |page| page.entries),
+            Some(SpanRef::Zero) => vec![PageEntry::Zero { len: range.end - range.start }],
+            None => Vec::new(),
+        }
+    }
+}

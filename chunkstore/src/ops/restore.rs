@@ -1,0 +1,303 @@
+//! Restore: write a revision to a target.
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use super::findings::{DamagedChunk, Findings};
+use crate::chunk_reader::ChunkReader;
+use crate::error::{Error, Result};
+use crate::format::{ObjectKind, PageEntry, SessionKind, SpanRef};
+use crate::id::{ChunkId, RevisionId};
+use crate::image_reader::{ImageReader, locate_entries};
+use crate::index::Location;
+use crate::progress::{Phase, Progress};
+use crate::store::Store;
+use crate::target::{Target, TargetError};
+
+/// Bytes that are read back and compared at once.
+const READ_BACK_LEN: usize = 1 << 20;
+
+/// Why a restore failed. Errors of the store and of the target stay apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The revision could not be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// The target could not be written.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
+/// How to restore.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// Reads the target back and compares it with the revision.
+    pub read_back: bool,
+    /// Writes zeros where a chunk is damaged, and goes on; the ranges are in the statistics.
+    pub keep_going: bool,
+    /// Threads that read and expand; as many as there are processors if `None`.
+    pub threads: Option<NonZero<usize>>,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreStats {
+    /// Size of the image in bytes.
+    pub size: u64,
+    /// Bytes that were written from chunks.
+    pub written_bytes: u64,
+    /// Bytes that are zero: holes, or written zeros, as the target does it.
+    pub zero_bytes: u64,
+    /// What could not be read; only with `keep_going`.
+    pub damaged: Vec<DamagedChunk>,
+    /// How long it took.
+    pub duration_milliseconds: u64,
+}
+
+/// Writes revision `id` to `target`; complete and durable when the call returns.
+///
+/// Every chunk is checked against its id before it is written.
+///
+/// # Errors
+///
+/// - [`RestoreError::Store`] with [`Error::NoSuchRevision`], or with the first chunk that is damaged unless
+///   `keep_going` is set.
+/// - [`RestoreError::Target`] if the target cannot hold or take the image.
+///
+/// # Examples
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("disk.img"), b"hello, disk").unwrap();
+/// use chunkstore::ops::{self, BackupOptions, RestoreOptions};
+/// use chunkstore::progress::NoProgress;
+/// use chunkstore::source::FileSource;
+/// use chunkstore::store::{Store, StoreOptions};
+/// use chunkstore::target::{FileTarget, FileTargetOptions};
+///
+/// let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
+/// let source = FileSource::open(&directory.path().join("disk.img"))?;
+/// let id = ops::backup(&store, &source, &BackupOptions::new("disk".parse()?), &NoProgress)?.id;
+///
+/// let path = directory.path().join("restored.img");
+/// let target = FileTarget::open(&path, &FileTargetOptions::default())?;
+/// ops::restore(&store, &id, &target, &RestoreOptions::default(), &NoProgress)?;
+/// assert_eq!(std::fs::read(&path)?, b"hello, disk");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn restore(
+    store: &Store,
+    id: &RevisionId,
+    target: &dyn Target,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> std::result::Result<RestoreStats, RestoreError> {
+    let clock = &store.environment().clock;
+    let started = clock.monotonic();
+    for damage in store.index().reconcile()? {
+        progress.note(&damage.to_string());
+    }
+    let image = ImageReader::open_as(store, id, SessionKind::Restore)?;
+    target.prepare(image.len())?;
+    let run = Run { store, image: &image, target, options, progress };
+    progress.begin(Phase::Restore, Some(image.len()));
+    let mut stats = run.write_spans()?;
+    target.finish()?;
+    progress.end();
+    if options.read_back {
+        run.read_back(&stats)?;
+    }
+    let elapsed = clock.monotonic().saturating_sub(started);
+    stats.size = image.len();
+    stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    Ok(stats)
+}
+
+struct Run<'a> {
+    store: &'a Store,
+    image: &'a ImageReader,
+    target: &'a dyn Target,
+    options: &'a RestoreOptions,
+    progress: &'a dyn Progress,
+}
+
+#[derive(Default)]
+struct Totals {
+    written_bytes: u64,
+    zero_bytes: u64,
+    findings: Findings,
+}
+
+impl Run<'_> {
+    fn write_spans(&self) -> std::result::Result<RestoreStats, RestoreError> {
+        let span_count = self.image.root().spans.len();
+        let threads = if self.target.is_sequential() {
+            1
+        } else {
+            let wanted = self.options.threads.or_else(|| thread::available_parallelism().ok());
+            wanted.map_or(1, NonZero::get).min(span_count)
+        };
+        let next = AtomicUsize::new(0);
+        let is_over = AtomicBool::new(false);
+        let totals = Mutex::new(Totals::default());
+        let work = || -> std::result::Result<(), RestoreError> {
+            let mut worker = Worker::new(self);
+            while !is_over.load(Ordering::Relaxed) {
+                let span = next.fetch_add(1, Ordering::Relaxed);
+                if span_count <= span {
+                    break;
+                }
+                worker.write_span(span)?;
+            }
+            let mut totals = totals.lock().expect("no holder of this lock panics");
+            totals.written_bytes += worker.totals.written_bytes;
+            totals.zero_bytes += worker.totals.zero_bytes;
+            totals.findings.merge(worker.totals.findings);
+            Ok(())
+        };
+        let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+            let own = work();
+            helpers.into_iter().fold(own, |result, helper| {
+                let other = helper.join().unwrap_or_else(|_| {
+                    Err(RestoreError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
+                });
+                result.and(other)
+            })
+        })?;
+        let totals = totals.into_inner().expect("no holder of this lock panics");
+        Ok(RestoreStats {
+            written_bytes: totals.written_bytes,
+            zero_bytes: totals.zero_bytes,
+            damaged: totals.findings.into_damaged(),
+            ..RestoreStats::default()
+        })
+    }
+
+    /// Compares what the target holds now with the revision, except where it could not be read.
+    fn read_back(&self, stats: &RestoreStats) -> std::result::Result<(), RestoreError> {
+        self.progress.begin(Phase::ReadBack, Some(self.image.len()));
+        let (mut expected, mut found) = (vec![0; READ_BACK_LEN], vec![0; READ_BACK_LEN]);
+        let is_lost = |offset: u64| {
+            let ranges = stats.damaged.iter().flat_map(|chunk| &chunk.revisions);
+            ranges.flat_map(|revision| &revision.ranges).any(|(start, len)| {
+                *start < offset + READ_BACK_LEN as u64 && offset < start + len
+            })
+        };
+        let mut offset = 0;
+        while offset < self.image.len() {
+            if self.progress.is_cancelled() {
+                return Err(RestoreError::Store(Error::Cancelled));
+            }
+            let len = (self.image.len() - offset).min(READ_BACK_LEN as u64);
+            let window = usize::try_from(len).expect("a window fits into memory");
+            if !is_lost(offset) {
+                self.image.read_exact_at(&mut expected[..window], offset)?;
+                self.target.read_exact_at(&mut found[..window], offset)?;
+                if expected[..window] != found[..window] {
+                    let name = self.target.name().to_owned();
+                    return Err(RestoreError::Target(TargetError::ReadBack { name, offset }));
+                }
+            }
+            self.progress.advance(len);
+            offset += len;
+        }
+        self.progress.end();
+        Ok(())
+    }
+}
+
+struct Worker<'a> {
+    run: &'a Run<'a>,
+    reader: ChunkReader,
+    plain: Vec<u8>,
+    totals: Totals,
+}
+
+impl<'a> Worker<'a> {
+    fn new(run: &'a Run<'a>) -> Self {
+        Self {
+            run,
+            reader: ChunkReader::new(run.store),
+            plain: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn write_span(&mut self, span: usize) -> std::result::Result<(), RestoreError> {
+        let root = self.run.image.root();
+        let range = root.span_range(span);
+        let len = range.end - range.start;
+        let entries = match &root.spans[span] {
+            SpanRef::Zero => vec![PageEntry::Zero { len }],
+            SpanRef::Page(id) => match self.reader.read_page(id, None, len) {
+                Ok(page) => page.entries,
+                Err(error) => {
+                    self.note_lost(*id, error, range.start, len)?;
+                    vec![PageEntry::Zero { len }]
+                }
+            },
+        };
+        let locations = locate_entries(self.run.store, &entries)?;
+        let mut offset = range.start;
+        for (entry, location) in entries.iter().zip(locations) {
+            if self.run.progress.is_cancelled() {
+                return Err(RestoreError::Store(Error::Cancelled));
+            }
+            self.write_entry(entry, location, offset)?;
+            offset += entry.len();
+            self.run.progress.advance(entry.len());
+        }
+        Ok(())
+    }
+
+    fn write_entry(
+        &mut self,
+        entry: &PageEntry,
+        location: Option<Location>,
+        offset: u64,
+    ) -> std::result::Result<(), RestoreError> {
+        let len = entry.len();
+        if let PageEntry::Data { id, .. } = entry {
+            let read = self.reader.read(ObjectKind::Data, id, location, &mut self.plain);
+            let read = read.and_then(|()| check_len(id, self.plain.len(), len));
+            match read {
+                Ok(()) => {
+                    self.run.target.write_all_at(&self.plain, offset)?;
+                    self.totals.written_bytes += len;
+                    return Ok(());
+                }
+                Err(error) => self.note_lost(*id, error, offset, len)?,
+            }
+        }
+        self.run.target.zero_at(offset, len)?;
+        self.totals.zero_bytes += len;
+        Ok(())
+    }
+
+    /// Notes a range that cannot be had, or ends the restore with the reason.
+    fn note_lost(&mut self, chunk: ChunkId, error: Error, offset: u64, len: u64) -> Result<()> {
+        if !self.run.options.keep_going || matches!(error, Error::Cancelled) {
+            return Err(error);
+        }
+        let revision = self.run.image.revision().record.id;
+        self.totals.findings.add(chunk, &error);
+        self.totals.findings.add_range(&chunk, revision, offset, len);
+        Ok(())
+    }
+}
+
+/// A page says how long each of its chunks is; one of another length would shift all that follows.
+fn check_len(id: &ChunkId, found: usize, expected: u64) -> Result<()> {
+    if found as u64 == expected {
+        return Ok(());
+    }
+    let source =
+        crate::format::FormatError::Inconsistent { what: "its page says another length" };
+    let object = crate::error::ObjectName::Chunk { id: *id, pack: None };
+    Err(Error::Damaged { object, source })
+}
