@@ -21,3 +21,6 @@ pub use params::{ChunkingError, ChunkingParams};
 pub use span::{EntrySink, Piece, SpanInput, chunk_span};
 pub use splice::spans_to_read;
 pub(crate) use zero::is_zero;
+
+#[cfg(test)]
+mod tests;

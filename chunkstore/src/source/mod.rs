@@ -9,6 +9,7 @@ use std::ops::Range;
 mod file;
 
 pub use file::FileSource;
+pub(crate) use file::{describe_no_image, size_of};
 
 use crate::format::RevisionRecord;
 
