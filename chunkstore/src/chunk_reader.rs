@@ -116,15 +116,15 @@ impl ChunkReader {
         let len = RecordHeader::LEN + to_usize(location.stored_len);
         self.record.resize(len, 0);
         let storage = self.store.storage();
-        read_record(storage, &pack, &mut self.record, location.offset).map_err(|error| {
-            match error {
+        read_record(storage, &pack, &mut self.record, location.offset).map_err(
+            |error| match error {
                 Error::Missing { .. } => ReadFault::Place(Error::Missing {
                     object: ObjectName::Chunk { id: *id, pack: Some(pack) },
                 }),
                 Error::Damaged { source, .. } => ReadFault::Place(in_chunk(source)),
                 other => ReadFault::Chunk(other),
-            }
-        })?;
+            },
+        )?;
         let (header, payload) = self.record.split_at(RecordHeader::LEN);
         let header = RecordHeader::decode(header)
             .and_then(|header| expected.check(&header).map(|()| header))

@@ -332,4 +332,3 @@ impl ChunkCache {
 fn memory_len(len: u64) -> Result<usize> {
     usize::try_from(len).map_err(|_| Error::Bug { what: format!("{len} bytes at once") })
 }
-

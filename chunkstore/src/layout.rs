@@ -12,16 +12,8 @@ pub struct Layout {
 
 impl Layout {
     /// Directories that every store has, parents first.
-    pub const DIRECTORIES: [&'static str; 8] = [
-        "packs",
-        "revisions",
-        "condemned",
-        "sessions",
-        "locks",
-        "trash",
-        "quarantine",
-        "tmp",
-    ];
+    pub const DIRECTORIES: [&'static str; 8] =
+        ["packs", "revisions", "condemned", "sessions", "locks", "trash", "quarantine", "tmp"];
 
     /// Returns the layout of the store in `root`.
     #[must_use]

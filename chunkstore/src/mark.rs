@@ -55,9 +55,7 @@ impl PackNeeds {
     pub(crate) fn agrees_with(&self, records: &[FooterRecord]) -> bool {
         let mut fingerprint = [0; ChunkId::LEN];
         let mut count = 0_u32;
-        for (_, record) in
-            records.iter().enumerate().filter(|(index, _)| self.contains(*index))
-        {
+        for (_, record) in records.iter().enumerate().filter(|(index, _)| self.contains(*index)) {
             count += 1;
             for (sum, byte) in fingerprint.iter_mut().zip(record.id.as_bytes()) {
                 *sum ^= byte;
@@ -80,7 +78,6 @@ pub(crate) struct Gap {
 }
 
 /// Collects what revisions need.
-#[derive(Debug)]
 pub(crate) struct Marker<'a> {
     store: &'a Store,
     reader: ChunkReader,

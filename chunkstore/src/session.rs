@@ -130,10 +130,7 @@ pub(crate) fn list(environment: &Environment, layout: &Layout) -> Result<Vec<Fou
 }
 
 /// Returns the highest generation at which a session that can be read began, 0 if there is none.
-pub(crate) fn newest_start_generation(
-    environment: &Environment,
-    layout: &Layout,
-) -> Result<u64> {
+pub(crate) fn newest_start_generation(environment: &Environment, layout: &Layout) -> Result<u64> {
     let sessions = list(environment, layout)?;
     let generations = sessions.iter().filter_map(|session| session.record.as_ref().ok());
     Ok(generations.map(|record| record.start_generation).max().unwrap_or(0))

@@ -180,9 +180,8 @@ impl LocalStorage {
             };
             // A cleaner may have seen the file before it was locked; it then holds the lock or has
             // removed the name, and another name is taken.
-            let locked = file
-                .try_lock(LockMode::Exclusive)
-                .map_err(Error::storage("lock", &path))?;
+            let locked =
+                file.try_lock(LockMode::Exclusive).map_err(Error::storage("lock", &path))?;
             if locked && self.vfs().file_len(&path).is_ok() {
                 let vfs = Arc::clone(&self.environment.vfs);
                 return Ok(TemporaryFile { vfs, path, file, published: false });
@@ -194,8 +193,7 @@ impl LocalStorage {
     /// Removes files in `tmp/` that no living process holds. Best effort: they cost space only.
     pub(crate) fn remove_leftovers(&self) -> Result<u64> {
         let directory = self.layout.directory("tmp");
-        let entries =
-            self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
+        let entries = self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
         let mut removed = 0;
         for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
             let path = directory.join(entry.name);
@@ -257,7 +255,11 @@ impl LocalStorage {
     }
 
     /// Gives a temporary file its name, which need not survive a crash.
-    pub(crate) fn publish_volatile(&self, temporary: &mut TemporaryFile, path: &Path) -> Result<()> {
+    pub(crate) fn publish_volatile(
+        &self,
+        temporary: &mut TemporaryFile,
+        path: &Path,
+    ) -> Result<()> {
         self.vfs()
             .rename_no_replace(&temporary.path, path)
             .map_err(Error::storage("rename to", path))?;
@@ -309,8 +311,7 @@ impl LocalStorage {
     /// Removes all that is in `trash/` and returns how many bytes that gave back.
     pub(crate) fn empty_trash(&self) -> Result<u64> {
         let directory = self.layout.directory("trash");
-        let entries =
-            self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
+        let entries = self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
         let mut freed = 0;
         for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
             let path = directory.join(entry.name);
@@ -319,6 +320,28 @@ impl LocalStorage {
             freed += len;
         }
         Ok(freed)
+    }
+
+    /// Makes durable which revision records exist: a process may have died between removing one and its sync.
+    pub(crate) fn sync_revisions(&self) -> Result<()> {
+        for source in self.list_sources()? {
+            let directory = self.layout.source_directory(&source);
+            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Moves a condemned list that cannot be read to `quarantine/`, durably.
+    pub(crate) fn quarantine_condemned(&self, generation: u64) -> Result<()> {
+        let from = self.layout.condemned(generation);
+        let to = self.layout.directory("quarantine").join(format!("condemned-{generation:020}"));
+        self.vfs()
+            .rename_replace(&from, &to)
+            .map_err(Error::storage("move to quarantine", &from))?;
+        for directory in [parent_of(&to), parent_of(&from)] {
+            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+        }
+        Ok(())
     }
 
     /// Lists the files of `directory` whose names `parse` accepts; a missing directory is empty.
@@ -375,8 +398,7 @@ impl Storage for LocalStorage {
         let result = match key {
             ObjectKey::Pack(id) => self.open_pack(id)?.read_exact_at(buffer, offset),
             _ => {
-                let file =
-                    self.vfs().open(&path, false).map_err(Error::storage("open", &path))?;
+                let file = self.vfs().open(&path, false).map_err(Error::storage("open", &path))?;
                 file.read_exact_at(buffer, offset)
             }
         };
@@ -401,9 +423,8 @@ impl Storage for LocalStorage {
         let level = |name: &str| (name.len() == 2).then(|| name.to_owned());
         let mut packs = Vec::new();
         for name in self.list_named(&root, EntryKind::Directory, level)? {
-            let belongs = |text: &str| {
-                text.parse::<PackId>().ok().filter(|_| text.starts_with(&name))
-            };
+            let belongs =
+                |text: &str| text.parse::<PackId>().ok().filter(|_| text.starts_with(&name));
             packs.extend(self.list_named(&root.join(&name), EntryKind::File, belongs)?);
         }
         packs.sort();

@@ -126,9 +126,7 @@ impl Store {
             incompatible_flags: Vec::new(),
         };
         match storage.put(&ObjectKey::Config, &config.encode(), Existing::Refuse) {
-            Err(Error::Storage { source, .. })
-                if source.kind() == io::ErrorKind::AlreadyExists =>
-            {
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(exists);
             }
             other => other?,
@@ -160,9 +158,7 @@ impl Store {
         let bytes = match storage.get(&ObjectKey::Config, DOCUMENT_LEN_MAX) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(Error::NotAStore { path: layout.root().to_path_buf() }),
-            Err(Error::Storage { source, .. })
-                if source.kind() == io::ErrorKind::NotADirectory =>
-            {
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 return Err(Error::NotAStore { path: layout.root().to_path_buf() });
             }
             Err(other) => return Err(other),

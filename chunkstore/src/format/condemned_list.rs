@@ -29,6 +29,9 @@ pub struct CondemnedList {
 }
 
 impl CondemnedList {
+    /// Longest stored form in bytes.
+    pub const LEN_MAX: u64 = 64 + 32 * CONDEMNED_COUNT_MAX as u64;
+
     /// Returns the stored form.
     ///
     /// # Panics

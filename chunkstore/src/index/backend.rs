@@ -95,9 +95,7 @@ impl StorageBackend for ViewBackend {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         self.read_file(state.file_len, offset, out)?;
-        for (start, block) in
-            state.blocks.range(offset.saturating_sub(VIEW_BLOCK_LEN - 1)..end)
-        {
+        for (start, block) in state.blocks.range(offset.saturating_sub(VIEW_BLOCK_LEN - 1)..end) {
             let from = (*start).max(offset);
             let to = (start + VIEW_BLOCK_LEN).min(end);
             if from < to {

@@ -15,11 +15,13 @@ mod view;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability};
 
 pub(crate) use self::change::Change;
+pub(crate) use self::reconcile::Condemned;
 pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
 
@@ -75,6 +77,8 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
+    /// Whether this handle has built the index anew.
+    was_rebuilt: Arc<AtomicBool>,
 }
 
 impl Index {
@@ -84,7 +88,14 @@ impl Index {
         storage: LocalStorage,
         store_id: StoreId,
     ) -> Self {
-        Self { environment, layout, storage, store_id, in_memory: Arc::default() }
+        Self {
+            environment,
+            layout,
+            storage,
+            store_id,
+            in_memory: Arc::default(),
+            was_rebuilt: Arc::default(),
+        }
     }
 
     /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there.
@@ -226,7 +237,13 @@ impl Index {
         });
         let rebuilt = rebuilt.map_err(|fault| self.give_up(fault))?;
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
+        self.was_rebuilt.store(true, Ordering::Relaxed);
         Ok(rebuilt)
+    }
+
+    /// Returns whether this handle has built the index anew: what it lacks now, no pack has.
+    pub(crate) fn was_rebuilt(&self) -> bool {
+        self.was_rebuilt.load(Ordering::Relaxed)
     }
 
     /// Names the index in the error of a transaction that is not tried again.
@@ -234,9 +251,7 @@ impl Index {
         let action = "use index";
         match fault {
             Fault::Store(error) => error,
-            Fault::Io(source) => {
-                Error::Storage { action, path: self.layout.index(), source }
-            }
+            Fault::Io(source) => Error::Storage { action, path: self.layout.index(), source },
             Fault::Damaged(reason) => Error::Storage {
                 action,
                 path: self.layout.index(),
@@ -270,10 +285,7 @@ fn missing_or_io(error: io::Error) -> Fault {
 
 /// Returns whether nothing was written because nothing may be written.
 fn is_read_only(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-    )
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Returns whether the system refused a write before it did anything to the file.

@@ -119,9 +119,8 @@ impl Index {
                 Err(Error::Storage { source, .. }) if super::is_read_only(&source) => {}
                 other => other?,
             }
-            damaged.extend(
-                gone.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }),
-            );
+            damaged
+                .extend(gone.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
         }
         Ok(damaged)
     }
@@ -167,7 +166,11 @@ impl Index {
             for (id, contents) in batch {
                 // A purge may have removed the pack since it was read.
                 if self.storage.object_len(&ObjectKey::Pack(*id))?.is_some() {
-                    change.insert_pack(row(*id, contents, generation_of(id)), &contents.records, false)?;
+                    change.insert_pack(
+                        row(*id, contents, generation_of(id)),
+                        &contents.records,
+                        false,
+                    )?;
                 }
             }
             Ok(())
@@ -228,7 +231,11 @@ impl Index {
             self.commit(database, |transaction| {
                 let mut change = Change::open(transaction, self.store_id)?;
                 for (id, contents) in &batch {
-                    change.insert_pack(row(*id, contents, generation_of(id)), &contents.records, false)?;
+                    change.insert_pack(
+                        row(*id, contents, generation_of(id)),
+                        &contents.records,
+                        false,
+                    )?;
                 }
                 Ok(())
             })?;

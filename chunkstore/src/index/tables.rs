@@ -45,13 +45,8 @@ impl Entry {
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        let fields = [
-            self.pack_number,
-            self.record_index,
-            self.offset.0,
-            self.plain_len,
-            self.stored_len,
-        ];
+        let fields =
+            [self.pack_number, self.record_index, self.offset.0, self.plain_len, self.stored_len];
         for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
@@ -75,23 +70,23 @@ impl Entry {
 
 /// What the index knows of a pack: value of [`PACKS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackRow {
+pub(crate) struct PackRow {
     /// Name of the pack.
-    pub id: PackId,
+    pub(crate) id: PackId,
     /// Session that wrote it.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
     /// When it was begun.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// Length of the file in bytes.
-    pub file_len: u64,
+    pub(crate) file_len: u64,
     /// Records in it.
-    pub record_count: u32,
+    pub(crate) record_count: u32,
     /// What it holds.
-    pub kind: PackKind,
+    pub(crate) kind: PackKind,
     /// The file was not there when the index was compared with the directory.
-    pub is_missing: bool,
+    pub(crate) is_missing: bool,
     /// Generation of the list that condemned it, 0 if none did.
-    pub condemned: u64,
+    pub(crate) condemned: u64,
 }
 
 impl PackRow {
@@ -129,8 +124,7 @@ impl PackRow {
     }
 
     /// Returns whether a new backup may refer to chunks of this pack.
-    #[must_use]
-    pub const fn accepts_new_references(&self) -> bool {
+    pub(crate) const fn accepts_new_references(&self) -> bool {
         !self.is_missing && self.condemned == 0
     }
 }

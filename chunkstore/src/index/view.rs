@@ -60,9 +60,7 @@ impl View<'_> {
     fn meta(&self, key: &str) -> Result<u64, Fault> {
         let table = self.transaction.open_table(META).map_err(fault)?;
         let value = table.get(key).map_err(fault)?;
-        value
-            .map(|value| value.value())
-            .ok_or_else(|| Fault::Damaged(format!("it has no {key}")))
+        value.map(|value| value.value()).ok_or_else(|| Fault::Damaged(format!("it has no {key}")))
     }
 
     /// Returns the generation: that of the newest condemned list whose packs are flagged.

@@ -184,9 +184,9 @@ impl Run<'_> {
         let (mut expected, mut found) = (vec![0; READ_BACK_LEN], vec![0; READ_BACK_LEN]);
         let is_lost = |offset: u64| {
             let ranges = stats.damaged.iter().flat_map(|chunk| &chunk.revisions);
-            ranges.flat_map(|revision| &revision.ranges).any(|(start, len)| {
-                *start < offset + READ_BACK_LEN as u64 && offset < start + len
-            })
+            ranges
+                .flat_map(|revision| &revision.ranges)
+                .any(|(start, len)| *start < offset + READ_BACK_LEN as u64 && offset < start + len)
         };
         let mut offset = 0;
         while offset < self.image.len() {
@@ -296,8 +296,7 @@ fn check_len(id: &ChunkId, found: usize, expected: u64) -> Result<()> {
     if found as u64 == expected {
         return Ok(());
     }
-    let source =
-        crate::format::FormatError::Inconsistent { what: "its page says another length" };
+    let source = crate::format::FormatError::Inconsistent { what: "its page says another length" };
     let object = crate::error::ObjectName::Chunk { id: *id, pack: None };
     Err(Error::Damaged { object, source })
 }

@@ -114,5 +114,5 @@ impl PackWriter {
 }
 
 fn footer_len(record_count: usize) -> u64 {
-    (record_count * PackFooter::ENTRY_LEN + PackFooter::TRAILER_LEN) as u64
+    (record_count * FooterRecord::LEN + PackFooter::TRAILER_LEN) as u64
 }

@@ -22,7 +22,7 @@ pub(super) fn plan(
     span_len: u64,
     span_count: usize,
     warnings: &mut Vec<String>,
-) -> std::result::Result<Vec<Option<SpanRef>>, BackupError> {
+) -> Result<Vec<Option<SpanRef>>, BackupError> {
     let read_all = vec![None; span_count];
     let parent = run.parent;
     let (Some(revision), Some(root), true) = (&parent.revision, &parent.root, parent.is_complete)
@@ -58,7 +58,7 @@ fn first_difference(
     run: &Run<'_>,
     span_len: u64,
     plan: &[Option<SpanRef>],
-) -> std::result::Result<Option<u64>, BackupError> {
+) -> Result<Option<u64>, BackupError> {
     let kept: Vec<usize> =
         plan.iter().enumerate().filter(|(_, kept)| kept.is_some()).map(|(span, _)| span).collect();
     let mut reader = ChunkReader::new(run.store);
@@ -78,11 +78,7 @@ fn first_difference(
     Ok(None)
 }
 
-fn is_unchanged(
-    source: &dyn Source,
-    entry: &PageEntry,
-    offset: u64,
-) -> std::result::Result<bool, BackupError> {
+fn is_unchanged(source: &dyn Source, entry: &PageEntry, offset: u64) -> Result<bool, BackupError> {
     let len = match entry {
         PageEntry::Data { len, .. } => u64::from(*len),
         PageEntry::Zero { len } => ZERO_SAMPLE_LEN.min(*len),

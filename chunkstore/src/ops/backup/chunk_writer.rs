@@ -207,10 +207,8 @@ impl<'a> Worker<'a> {
     /// Compresses a new chunk and sends it to the pack writer; waits if that is behind.
     fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
         let mut payload = Vec::new();
-        let codec = self
-            .compressor
-            .compress(kind, &id, plain, &mut payload)
-            .map_err(compression_failed)?;
+        let codec =
+            self.compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
         payload.shrink_to_fit();
         let plain_len = chunk_len(plain.len())?;
         let chunk = NewChunk { kind, codec, id, plain_len, payload };

@@ -164,10 +164,7 @@ pub fn backup(
 }
 
 /// Refuses what could not be stored, before anything is read.
-fn check(
-    source: &dyn Source,
-    options: &BackupOptions,
-) -> std::result::Result<(), BackupError> {
+fn check(source: &dyn Source, options: &BackupOptions) -> std::result::Result<(), BackupError> {
     if IMAGE_LEN_MAX < source.len() {
         return Err(BackupError::Source(SourceError::TooLarge {
             name: source.name().to_owned(),
@@ -267,8 +264,12 @@ impl Run<'_> {
         span_len: u64,
         plan: Vec<Option<SpanRef>>,
     ) -> std::result::Result<(Vec<SpanRef>, BackupStatistics), BackupError> {
-        let to_read: Vec<usize> =
-            plan.iter().enumerate().filter(|(_, kept)| kept.is_none()).map(|(span, _)| span).collect();
+        let to_read: Vec<usize> = plan
+            .iter()
+            .enumerate()
+            .filter(|(_, kept)| kept.is_none())
+            .map(|(span, _)| span)
+            .collect();
         let kept_len = self.source.len()
             - to_read.iter().map(|span| self.span_range(*span, span_len)).map(len_of).sum::<u64>();
         self.progress.advance(kept_len);
@@ -290,9 +291,8 @@ impl Run<'_> {
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
         thread::scope(|scope| {
-            let helpers: Vec<_> = (1..self.thread_count.min(to_read.len()))
-                .map(|_| scope.spawn(&work))
-                .collect();
+            let helpers: Vec<_> =
+                (1..self.thread_count.min(to_read.len())).map(|_| scope.spawn(&work)).collect();
             let own = work();
             helpers.into_iter().fold(own, |result, helper| {
                 let other = helper.join().unwrap_or_else(|_| {
