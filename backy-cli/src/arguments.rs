@@ -127,7 +127,12 @@ pub(crate) struct InitArguments {
     #[arg(long, value_name = "AVG")]
     pub(crate) average_chunk_size: Option<String>,
     /// Compression level of zstd, -7 to 12 [default: 1]
-    #[arg(long, value_name = "L", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "L",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-7..=12)
+    )]
     pub(crate) compression_level: Option<i32>,
 }
 

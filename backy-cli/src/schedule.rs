@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use serde::de::{Error, Visitor};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::human;
@@ -82,16 +82,8 @@ impl Visitor<'_> for IntervalVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Interval, E> {
-        human::parse_interval(text).map(Interval).ok_or_else(|| {
-            E::custom(format_args!("not an interval: {text:?}, expected {}", Expected))
-        })
-    }
-}
-
-struct Expected;
-
-impl fmt::Display for Expected {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        IntervalVisitor.expecting(formatter)
+        human::parse_interval(text)
+            .map(Interval)
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }

@@ -110,15 +110,14 @@ fn refuse_own_file(target: &Path, directory: &BackupDirectory) -> Result<(), Com
 
 /// Returns the path without symbolic links, as far as it exists.
 fn real_path(path: &Path) -> PathBuf {
-    let existing = path.canonicalize();
-    let real = existing.or_else(|_| match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => {
-            Ok(Path::new(".").canonicalize()?.join(name))
-        }
-        (Some(parent), Some(name)) => Ok::<_, io::Error>(parent.canonicalize()?.join(name)),
-        _ => std::path::absolute(path),
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = absolute.ancestors().find_map(|ancestor| {
+        let rest = absolute.strip_prefix(ancestor).ok()?;
+        // Joining nothing would put a slash behind the name of a file.
+        let real = ancestor.canonicalize().ok()?;
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
     });
-    real.unwrap_or_else(|_| path.to_owned())
+    real.unwrap_or(absolute)
 }
 
 fn summary(record: &RevisionRecord, target: &Path, stats: &RestoreStats) -> String {
