@@ -34,6 +34,7 @@ pub(crate) struct Arguments {
 
 /// Options of every command.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
     /// Backup directory: holds the configuration, and the store unless that is elsewhere
     #[arg(

@@ -63,7 +63,7 @@ pub enum SpecError {
     #[error("more than {SPEC_DEPTH_MAX} parentheses are open in a revision specification")]
     TooDeep,
     /// The text does not follow the grammar.
-    #[error("expected {expected} in a revision specification, found {found}")]
+    #[error("expected {expected}, found {found}")]
     Syntax {
         /// What could have stood there.
         expected: &'static str,
@@ -145,6 +145,13 @@ impl RevisionSpec {
         evaluate::select(&self.root, history, timezone)
     }
 
+    /// Returns whether each revision is selected by what it is itself: its id, tags or trust. Then it
+    /// makes no difference whether other revisions are in the history.
+    #[must_use]
+    pub fn is_by_name(&self) -> bool {
+        self.root.is_by_name()
+    }
+
     /// Returns the position in `history` of the one revision that is meant.
     ///
     /// # Errors
@@ -168,6 +175,17 @@ enum Node {
     Range(Option<Side>, Option<Side>),
     Function(Function, Box<Self>),
     Word(Word),
+}
+
+impl Node {
+    fn is_by_name(&self) -> bool {
+        match self {
+            Self::Union(parts) | Self::Intersection(parts) => parts.iter().all(Self::is_by_name),
+            Self::Function(Function::Not | Function::Reverse, inner) => inner.is_by_name(),
+            Self::Function(Function::First | Function::Last, _) | Self::Range(..) => false,
+            Self::Word(word) => !matches!(word, Word::Number(_) | Word::Latest | Word::First),
+        }
+    }
 }
 
 /// One side of a range.

@@ -24,6 +24,23 @@ fn status_of_an_empty_store_is_an_empty_table() {
 }
 
 #[test]
+fn times_and_dates_are_local() {
+    let (scene, _) = Scene::with_backups(1);
+    let run = |zone: &str, arguments: &[&str]| {
+        let output = scene.command(arguments).env("TZ", zone).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = run("<+05>-5", &["status"]);
+    assert!(table.lines().next().unwrap().starts_with("Date (+05)"), "{table}");
+    assert!(table.contains(" +05:00  "), "{table}");
+    if std::path::Path::new("/usr/share/zoneinfo/Asia/Kolkata").exists() {
+        assert!(run("Asia/Kolkata", &["status"]).starts_with("Date (Asia/Kolkata)"));
+        assert!(run("Asia/Kolkata", &["status"]).contains(" +05:30  "));
+    }
+}
+
+#[test]
 fn yaml_has_the_keys_of_the_ancestor() {
     let (scene, _) = Scene::with_backups(1);
     let output = scene.succeeds(["status", "--yaml"]);

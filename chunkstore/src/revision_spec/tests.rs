@@ -219,6 +219,17 @@ fn one_revision_is_selected_or_an_error_says_how_many() {
 }
 
 #[test]
+fn selection_by_place_is_told_from_selection_by_name() {
+    let is_by_name = |text| RevisionSpec::parse(text).unwrap().is_by_name();
+    for text in ["abcd1230", "tag:x & not(trust:damaged)", "all", "reverse(abcd,tag:x)"] {
+        assert!(is_by_name(text), "{text:?}");
+    }
+    for text in ["0", "latest", "first(tag:x)", "abcd..", "tag:x, 0", "not(first)"] {
+        assert!(!is_by_name(text), "{text:?}");
+    }
+}
+
+#[test]
 fn empty_history_has_no_latest() {
     let select = |text| RevisionSpec::parse(text).unwrap().select(&[], &TimeZone::UTC);
     assert_eq!(select("all"), Ok(vec![]));
