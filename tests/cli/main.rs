@@ -1,1 +1,13 @@
-//! Black-box tests of the binary.
+//! Black-box tests of the binary `backy`: wiring, printing and exit codes. What operations do to a
+//! store is tested through the library.
+
+mod backup;
+mod damage;
+mod help;
+mod init;
+mod json;
+mod locks_and_signals;
+mod restore;
+mod revisions;
+mod scene;
+mod space;

@@ -1,0 +1,265 @@
+//! Arguments of the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit_code;
+use crate::ui;
+
+/// Version of the program, and the store formats that it reads.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nreads and writes store format 1");
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 bug; 2 usage or configuration; 3 source unreadable or incomplete; 4 damage
+found; 5 no space; 6 unknown store format; 7 permission or read-only; 8 store I/O; 9 refused for
+safety; 10 no such store or revision; 11 locked; 130 and 143 ended by a signal.";
+
+const REVISIONS: &str = "\
+Revisions: 0 is the newest, 1 the one before; an id or its unique beginning (4 characters or more);
+latest, first, first(S), last(S); all, tag:TAG, trust:trusted|distrusted|verified|damaged; not(S),
+reverse(S); A..B with revisions or dates (2026-01-31); A & B for both, A , B for either.";
+
+/// Deduplicating, verified backup of disk images.
+#[derive(Debug, Parser)]
+#[command(name = "backy", version = VERSION, after_help = EXIT_CODES, propagate_version = false)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArguments {
+    /// Backup directory: holds the configuration, and the store unless that is elsewhere
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BACKY_BACKUP_DIR",
+        default_value = "."
+    )]
+    pub(crate) backup_dir: PathBuf,
+    /// Say more on stderr
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// Say nothing on stderr but warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Append what happens to this file
+    #[arg(short, long = "logfile", global = true, value_name = "LOGFILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// Print one JSON document on stdout, and errors as JSON objects on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to show progress on stderr
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub(crate) progress: When,
+}
+
+/// When something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// Where it makes sense.
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a configuration and create the store
+    Init(InitArguments),
+    /// Back the source up: make one revision
+    Backup(BackupArguments),
+    /// Write a revision to a file, a block device or stdout
+    #[command(after_help = REVISIONS)]
+    Restore(RestoreArguments),
+    /// List revisions
+    #[command(after_help = REVISIONS)]
+    Status(StatusArguments),
+    /// Print the paths or ids of revisions, one a line
+    #[command(after_help = REVISIONS)]
+    Find(FindArguments),
+    /// Read revisions from the store and check every byte
+    #[command(after_help = REVISIONS)]
+    Verify(VerifyArguments),
+    /// Drop revisions; `purge` gives their space back
+    #[command(after_help = REVISIONS)]
+    Forget(ForgetArguments),
+    /// Give back the space that no revision needs
+    Purge(PurgeArguments),
+    /// Work on the index of the store
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Work on the store as a whole
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print a completion script for a shell
+    Completions(CompletionsArguments),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InitArguments {
+    /// Kind of the source
+    #[arg(value_name = "TYPE", help = "Kind of the source: file (image file or block device)")]
+    pub(crate) kind: String,
+    /// Path of the image file or block device
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: PathBuf,
+    /// Name of the source in the store [default: last part of the backup directory's path]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// Directory of the store [default: the backup directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Lengths of chunks: minimum, average (a power of two), maximum [default: 16KiB,64KiB,256KiB]
+    #[arg(long, value_name = "MIN,AVG,MAX", conflicts_with = "average_chunk_size")]
+    pub(crate) chunk_size: Option<String>,
+    /// Average length of chunks (a power of two); from a quarter to four times of it is permitted
+    #[arg(long, value_name = "AVG")]
+    pub(crate) average_chunk_size: Option<String>,
+    /// Compression level of zstd, -7 to 12 [default: 1]
+    #[arg(
+        long,
+        value_name = "L",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-7..=12)
+    )]
+    pub(crate) compression_level: Option<i32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArguments {
+    /// Tags of the revision, comma separated: of the schedule, or manual:ANYTHING
+    #[arg(value_name = "TAGS", default_value = "manual:cli")]
+    pub(crate) tags: String,
+    /// What to back up; in an empty or missing backup directory this does `init` first
+    #[arg(long, value_name = "TYPE:SOURCE")]
+    pub(crate) source: Option<String>,
+    /// Accept tags that are not in the schedule
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArguments {
+    /// Which revision
+    #[arg(short, long, value_name = "SPEC", default_value = "latest")]
+    pub(crate) revision: String,
+    /// File or block device to write, or - for stdout
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: PathBuf,
+    /// Write over a file that exists, or a block device
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Whether zeros become holes
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub(crate) sparse: When,
+    /// Read the target back and compare it
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Leave zeros where the store is damaged, list the ranges, and exit with 4
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArguments {
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC", default_value = "all")]
+    pub(crate) revision: String,
+    /// Print YAML
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) yaml: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FindArguments {
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC", default_value = "latest")]
+    pub(crate) revision: String,
+    /// Print ids instead of paths
+    #[arg(long)]
+    pub(crate) uuid: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArguments {
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC", default_value = "all")]
+    pub(crate) revision: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ForgetArguments {
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) revision: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PurgeArguments {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not wait 24 hours before space is given back
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Make the index anew from the packs
+    Rebuild,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Print sizes, format and parameters
+    Info,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Prints help, the version, or what is wrong with the arguments, and returns the exit code.
+pub(crate) fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has gone is no failure of ours.
+        error.print().ok();
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        ui::print_json_error(message, &[], exit_code::USAGE, None);
+    } else {
+        error.print().ok();
+    }
+    ExitCode::from(exit_code::USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,137 @@
+//! `backup`: makes one revision of the source.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chunkstore::Store;
+use chunkstore::ops::{self, BackupOptions, BackupStats};
+use chunkstore::source::FileSource;
+
+use crate::arguments::BackupArguments;
+use crate::backup_directory::{BackupDirectory, holds_store};
+use crate::command_error::CommandError;
+use crate::config::{Config, SourceConfig};
+use crate::human;
+use crate::init::{InitOptions, initialise, parse_source};
+use crate::reports::BackupReport;
+use crate::schedule::Schedule;
+use crate::tags;
+use crate::ui::Ui;
+
+pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(), CommandError> {
+    let named = arguments.source.as_deref().map(split_source).transpose()?;
+    let config = Config::read(path)?;
+    let schedule = config.as_ref().map_or_else(Schedule::default, |config| config.schedule.clone());
+    let tags = tags::parse(&arguments.tags, &schedule, arguments.force)?;
+    let filename = match (&config, &named) {
+        (Some(config), named) => configured_source(path, config, named.as_ref())?,
+        (None, Some(source)) => {
+            refuse_foreign_directory(path)?;
+            source.filename.clone()
+        }
+        (None, None) => return Err(nothing_configured(path)),
+    };
+    // Opened first: where there is nothing to back up, nothing is created.
+    let source = FileSource::open(&filename)?;
+    let store = match (config, named) {
+        (None, Some(source)) => begin(path, source, ui)?,
+        _ => BackupDirectory::open(path)?.open_store()?,
+    };
+    let source_name = BackupDirectory::open(path)?.source_name()?;
+    let source_name = source_name.expect("there is a configuration, or it was just written");
+    let options = BackupOptions { source_name, tags, threads: None };
+    let stats = ops::backup(&store, &source, &options, &ui.progress())?;
+    for warning in &stats.warnings {
+        ui.warning(warning);
+    }
+    let report = BackupReport::new(&stats, &options.source_name, &options.tags);
+    ui.result(&report, || summary(&stats))
+}
+
+fn split_source(text: &str) -> Result<SourceConfig, CommandError> {
+    match text.split_once(':') {
+        Some((kind, path)) if !path.is_empty() => parse_source(kind, Path::new(path)),
+        _ => Err(CommandError::Usage(format!("not a source: {text:?}, expected file:PATH"))),
+    }
+}
+
+/// Returns the configured source; relative paths begin at the backup directory.
+fn configured_source(
+    directory: &Path,
+    config: &Config,
+    named: Option<&SourceConfig>,
+) -> Result<PathBuf, CommandError> {
+    let filename = directory.join(&config.source.filename);
+    if let Some(named) = named
+        && std::path::absolute(&filename).ok().as_deref() != Some(&named.filename)
+    {
+        return Err(CommandError::Refused {
+            what: format!(
+                "{} is for source {}, not for {}",
+                directory.display(),
+                filename.display(),
+                named.filename.display()
+            ),
+            hint: "use a backup directory of its own for each source; they can share a store"
+                .to_owned(),
+        });
+    }
+    Ok(filename)
+}
+
+/// A directory that holds other files was probably not meant to become a backup directory.
+fn refuse_foreign_directory(path: &Path) -> Result<(), CommandError> {
+    let failed = |source| CommandError::File { action: "list", path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        // A fresh file system has this one.
+        if entry.map_err(failed)?.file_name() != "lost+found" && !holds_store(path) {
+            return Err(CommandError::Refused {
+                what: format!("{} is neither empty nor a backup directory", path.display()),
+                hint: "use an empty directory, or `backy init` to make this one a backup directory"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn nothing_configured(path: &Path) -> CommandError {
+    match BackupDirectory::open(path) {
+        Ok(_) => CommandError::Usage(format!(
+            "{} holds a store and no configuration: name what to back up with --source file:PATH",
+            path.display()
+        )),
+        Err(error) => error,
+    }
+}
+
+fn begin(path: &Path, source: SourceConfig, ui: &Ui) -> Result<Store, CommandError> {
+    let options = InitOptions {
+        directory: path.to_owned(),
+        source,
+        name: None,
+        store: None,
+        chunking: None,
+        compression_level: None,
+    };
+    let store = initialise(&options, ui)?;
+    ui.note(&format!("{} is now a backup directory", path.display()));
+    Ok(store)
+}
+
+fn summary(stats: &BackupStats) -> String {
+    let numbers = &stats.statistics;
+    format!(
+        "revision {}: {}, of which {} are new ({} stored), in {}",
+        stats.id,
+        human::size(stats.size),
+        human::size(numbers.new_bytes),
+        human::size(numbers.stored_bytes),
+        human::duration(numbers.duration_milliseconds),
+    )
+}

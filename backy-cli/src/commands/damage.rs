@@ -1,0 +1,57 @@
+//! What commands tell about damaged chunks.
+
+use chunkstore::ops::DamagedChunk;
+
+use crate::command_error::CommandError;
+use crate::human;
+use crate::ui::Ui;
+
+/// Most ranges that are named for one chunk and revision; `--json` has all.
+const RANGE_COUNT_MAX: usize = 8;
+
+/// Tells which chunks are damaged, and what they hit. With `--json` the document has it.
+pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
+    if ui.is_json() {
+        return;
+    }
+    for damage in damaged {
+        let pack = damage.pack.map(|pack| format!(" in pack {pack}")).unwrap_or_default();
+        ui.warning(&format!("chunk {}{pack} is damaged: {}", damage.chunk, damage.reason));
+        for hit in &damage.revisions {
+            let named = hit.ranges.iter().take(RANGE_COUNT_MAX);
+            let mut ranges: Vec<String> =
+                named.map(|(offset, len)| format!("{len} bytes at byte {offset}")).collect();
+            if RANGE_COUNT_MAX < hit.ranges.len() {
+                ranges.push(format!("{} more ranges", hit.ranges.len() - RANGE_COUNT_MAX));
+            }
+            ui.warning(&format!("revision {} is hit: {}", hit.id, ranges.join(", ")));
+        }
+    }
+}
+
+/// Returns the error that ends a command which found damage.
+pub(crate) fn result(damaged: &[DamagedChunk], consequence: &str) -> Result<(), CommandError> {
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let mut revisions: Vec<_> =
+        damaged.iter().flat_map(|damage| &damage.revisions).map(|hit| hit.id).collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    let chunks = count(damaged.len(), "damaged chunk");
+    let revisions = count(revisions.len(), "revision");
+    Err(CommandError::DamageFound { what: format!("{chunks} in {revisions}: {consequence}") })
+}
+
+/// Returns the error that ends a command which met records that it cannot read.
+pub(crate) fn records(damaged_count: usize) -> Result<(), CommandError> {
+    if damaged_count == 0 {
+        return Ok(());
+    }
+    let what = format!("{} cannot be read", count(damaged_count, "revision record"));
+    Err(CommandError::DamageFound { what })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    human::count(u64::try_from(number).unwrap_or(u64::MAX), noun)
+}

@@ -1,0 +1,74 @@
+//! `status`: lists revisions.
+
+use std::path::Path;
+
+use chunkstore::Revision;
+use jiff::tz::TimeZone;
+
+use super::damage;
+use crate::arguments::StatusArguments;
+use crate::backup_directory::BackupDirectory;
+use crate::command_error::CommandError;
+use crate::human;
+use crate::reports::{AncestorRevisionReport, RevisionReport};
+use crate::table::{self, Align};
+use crate::ui::Ui;
+
+pub(crate) fn run(path: &Path, arguments: &StatusArguments, ui: &Ui) -> Result<(), CommandError> {
+    let directory = BackupDirectory::open(path)?;
+    let store = directory.open_store()?;
+    let selection = directory.select(&store, &arguments.revision, ui)?;
+    let revisions = &selection.revisions;
+    if arguments.yaml {
+        let reports: Vec<_> = revisions.iter().map(AncestorRevisionReport::from).collect();
+        let text = serde_saphyr::to_string(&reports)
+            .expect("documents have text keys, and writing to memory does not fail");
+        ui.print(&text)?;
+    } else {
+        let reports: Vec<_> = revisions.iter().map(RevisionReport::from).collect();
+        ui.result(&reports, || text(revisions, &TimeZone::system()))?;
+    }
+    damage::records(selection.damaged_count)
+}
+
+fn text(revisions: &[Revision], zone: &TimeZone) -> String {
+    let several_sources =
+        revisions.windows(2).any(|pair| pair[0].record.source != pair[1].record.source);
+    let mut alignment = vec![Align::Left; 2];
+    let mut heading = vec![format!("Date ({})", human::zone_name(zone)), "ID".to_owned()];
+    if several_sources {
+        alignment.push(Align::Left);
+        heading.push("Source".to_owned());
+    }
+    alignment.extend([Align::Right, Align::Right, Align::Right, Align::Left, Align::Left]);
+    heading.extend(["Size", "New", "Duration", "Tags", "Trust"].map(str::to_owned));
+    let mut rows = vec![heading];
+    for Revision { record, state } in revisions {
+        let mut row = vec![human::time(record.time, zone), record.id.to_string()];
+        if several_sources {
+            row.push(record.source.to_string());
+        }
+        row.extend([
+            human::size(record.size),
+            human::size(record.statistics.stored_bytes),
+            human::duration(record.statistics.duration_milliseconds),
+            state.tags.join(","),
+            state.trust.to_string(),
+        ]);
+        rows.push(row);
+    }
+    format!("{}{}", table::render(&alignment, &rows), summary(revisions))
+}
+
+fn summary(revisions: &[Revision]) -> String {
+    let sum = |bytes: fn(&Revision) -> u64| {
+        human::size(revisions.iter().map(bytes).fold(0, u64::saturating_add))
+    };
+    let count = u64::try_from(revisions.len()).unwrap_or(u64::MAX);
+    format!(
+        "{} containing {} data ({} stored)",
+        human::count(count, "revision"),
+        sum(|revision| revision.record.size),
+        sum(|revision| revision.record.statistics.stored_bytes),
+    )
+}

@@ -1,0 +1,37 @@
+//! `store info`: sizes, format and parameters of a store.
+
+use std::path::Path;
+
+use chunkstore::ops;
+
+use crate::backup_directory::BackupDirectory;
+use crate::command_error::CommandError;
+use crate::human;
+use crate::reports::InfoReport;
+use crate::table::{self, Align};
+use crate::ui::Ui;
+
+pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
+    let store = BackupDirectory::open(path)?.open_store()?;
+    let info = ops::info(&store)?;
+    ui.result(&InfoReport::new(store.path(), &info), || {
+        let chunking = [info.chunking.min(), info.chunking.average(), info.chunking.max()];
+        let chunking = chunking.map(|len| human::size(len.into())).join(", ");
+        let rows = [
+            ("Store", store.path().display().to_string()),
+            ("Id", info.store_id.to_string()),
+            ("Format", info.format.to_string()),
+            ("Revisions", info.revisions.to_string()),
+            ("Packs", info.packs.to_string()),
+            ("Chunks", info.chunks.to_string()),
+            ("Size of all revisions", human::size(info.apparent_bytes)),
+            ("Without duplicates", human::size(info.unique_bytes)),
+            ("Stored", human::size(info.stored_bytes)),
+            ("Chunk size (min, average, max)", chunking),
+            ("Compression level", info.compression_level.to_string()),
+        ];
+        let rows: Vec<_> =
+            rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
+        table::render(&[Align::Left, Align::Left], &rows)
+    })
+}

@@ -1,0 +1,33 @@
+//! `verify`: reads revisions from the store and checks every byte.
+
+use std::path::Path;
+
+use chunkstore::ops::{self, VerifyOptions};
+
+use super::damage;
+use crate::arguments::VerifyArguments;
+use crate::backup_directory::BackupDirectory;
+use crate::command_error::CommandError;
+use crate::human;
+use crate::reports::VerifyReport;
+use crate::ui::Ui;
+
+pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(), CommandError> {
+    let directory = BackupDirectory::open(path)?;
+    let store = directory.open_store()?;
+    let selection = directory.select(&store, &arguments.revision, ui)?;
+    let ids = selection.ids();
+    let stats = ops::verify(&store, &ids, &VerifyOptions { threads: None }, &ui.progress())?;
+    damage::tell(&stats.damaged, ui);
+    ui.result(&VerifyReport::from(&stats), || {
+        format!(
+            "checked {}: {}, {}: {}",
+            human::count(u64::try_from(ids.len()).unwrap_or(u64::MAX), "revision"),
+            human::count(stats.checked_chunks, "chunk"),
+            human::size(stats.checked_bytes),
+            if stats.damaged.is_empty() { "no damage" } else { "DAMAGED" },
+        )
+    })?;
+    damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")?;
+    damage::records(selection.damaged_count)
+}

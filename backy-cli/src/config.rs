@@ -1,0 +1,236 @@
+//! The file `config` of a backup directory: YAML with `source`, `schedule`, `store` and `name`.
+//!
+//! It is written once, by `init`, and never overwritten by this program. Unknown keys are errors: a
+//! misspelt one would be ignored for years otherwise.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use chunkstore::id::SourceName;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::Schedule;
+
+/// Name of the file in a backup directory.
+pub(crate) const FILE_NAME: &str = "config";
+
+/// Longest file in bytes.
+const LEN_MAX: u64 = 1 << 20;
+
+/// Why there is no configuration, or none is written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read configuration {path}", path = path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {path} has more than {LEN_MAX} bytes", path = path.display())]
+    TooLong { path: PathBuf },
+    #[error("configuration {path} is invalid: {reason}", path = path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error("configuration {path} exists", path = path.display())]
+    Exists { path: PathBuf },
+    #[error("cannot {action} configuration {path}", path = path.display())]
+    Write { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// What a backup directory is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// What is backed up.
+    pub(crate) source: SourceConfig,
+    /// Tags and how they are kept.
+    #[serde(default, skip_serializing_if = "Schedule::is_empty")]
+    pub(crate) schedule: Schedule,
+    /// Directory of the store, if it is not the backup directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<PathBuf>,
+    /// Name of the source in the store, if it is not that of the backup directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<SourceName>,
+}
+
+/// What is backed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceConfig {
+    /// Kind of the source.
+    #[serde(rename = "type")]
+    pub(crate) kind: SourceKind,
+    /// Image file or block device.
+    pub(crate) filename: PathBuf,
+}
+
+/// Kind of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SourceKind {
+    /// An image file or block device.
+    File,
+}
+
+impl Config {
+    /// Reads the configuration of a backup directory; `None` if it has none.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>, ConfigError> {
+        let path = directory.join(FILE_NAME);
+        let text = match read_text(&path) {
+            Ok(text) => text,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(source) if source.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(ConfigError::TooLong { path });
+            }
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        match serde_saphyr::from_str(&text) {
+            Ok(config) => Ok(Some(config)),
+            Err(error) => Err(ConfigError::Invalid { path, reason: one_line(&error.to_string()) }),
+        }
+    }
+
+    /// Writes the configuration of a backup directory durably.
+    ///
+    /// # Errors
+    ///
+    /// - [`ConfigError::Exists`] if there is one already.
+    pub(crate) fn write_new(&self, directory: &Path) -> Result<(), ConfigError> {
+        let path = directory.join(FILE_NAME);
+        let text = serde_saphyr::to_string(self).map_err(|error| ConfigError::Invalid {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let temporary = directory.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
+        let result = write_durably(&temporary, &path, directory, &text);
+        if result.is_err() {
+            // It may not exist; the first error is the one to tell.
+            fs::remove_file(&temporary).ok();
+        }
+        result.map_err(|(action, source)| match source.kind() {
+            io::ErrorKind::AlreadyExists if action == "rename" => ConfigError::Exists { path },
+            _ => ConfigError::Write { action, path, source },
+        })
+    }
+}
+
+/// Returns whether an error says that there is no such file. A file in the place of the directory counts, too.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LEN_MAX + 1).read_to_string(&mut text)?;
+    if LEN_MAX < u64::try_from(text.len()).map_err(io::Error::other)? {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+fn write_durably(
+    temporary: &Path,
+    path: &Path,
+    directory: &Path,
+    text: &str,
+) -> Result<(), (&'static str, io::Error)> {
+    let mut file = File::create_new(temporary).map_err(|error| ("create", error))?;
+    file.write_all(text.as_bytes()).map_err(|error| ("write", error))?;
+    file.sync_all().map_err(|error| ("sync", error))?;
+    rename_no_replace(temporary, path).map_err(|error| ("rename", error))?;
+    sync_directory(directory).map_err(|error| ("sync the directory of", error))
+}
+
+/// Renames a file atomically, and fails if the new name is taken.
+fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems without that flag have links, which never replace.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Config>, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE_NAME), text).unwrap();
+        Config::read(directory.path())
+    }
+
+    fn config() -> Config {
+        Config {
+            source: SourceConfig { kind: SourceKind::File, filename: "/dev/vg/a: #b".into() },
+            schedule: Schedule::default(),
+            store: Some("/srv/store".into()),
+            name: Some("vm1".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn configuration_reads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Config::read(directory.path()).unwrap().is_none());
+        config().write_new(directory.path()).unwrap();
+        assert_eq!(Config::read(directory.path()).unwrap(), Some(config()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn configuration_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        config().write_new(directory.path()).unwrap();
+        let other = Config { store: None, ..config() };
+        assert!(matches!(other.write_new(directory.path()), Err(ConfigError::Exists { .. })));
+        assert_eq!(Config::read(directory.path()).unwrap(), Some(config()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn schedule_of_the_ancestor_is_read() {
+        let config = read(
+            "source: {type: file, filename: /x.img}\nschedule:\n  daily: {interval: 1d, keep: 9}\n  \
+             hourly:\n    interval: 3600\n    keep: 5\n",
+        )
+        .unwrap()
+        .unwrap();
+        assert!(config.schedule.has_tag("daily") && config.schedule.has_tag("hourly"));
+        let text = serde_saphyr::to_string(&config).unwrap();
+        assert_eq!(read(&text).unwrap(), Some(config));
+    }
+
+    #[test]
+    fn wrong_configurations_are_rejected() {
+        for text in [
+            "",
+            "source: {type: file}",
+            "source: {type: whisper, filename: /x}",
+            "source: {type: file, filename: /x, more: 1}",
+            "source: {type: file, filename: /x}\nstroe: /y",
+            "source: {type: file, filename: /x}\nname: a/b",
+            "source: {type: file, filename: /x}\nschedule: {daily: {interval: 0, keep: 1}}",
+            "source: {type: file, filename: /x}\nschedule: {daily: {interval: 1d, keep: 0}}",
+            "source: {type: file, filename: /x}\nschedule: {daily: {interval: 1d}}",
+            "source: {type: file, filename: /x}\nschedule: {'a b': {interval: 1d, keep: 1}}",
+            "source: {type: file, filename: /x}\nsource: {type: file, filename: /y}",
+            "a: &a [*a]",
+        ] {
+            assert!(matches!(read(text), Err(ConfigError::Invalid { .. })), "{text:?}");
+        }
+        let long = format!("#{}", "x".repeat(1 << 20));
+        assert!(matches!(read(&long), Err(ConfigError::TooLong { .. })));
+    }
+}

@@ -1,0 +1,66 @@
+//! What a person can do about an error, where something can be done.
+
+use std::path::Path;
+
+use chunkstore::error::{Error, ObjectName};
+use chunkstore::target::TargetError;
+
+use crate::command_error::CommandError;
+use crate::config::ConfigError;
+
+/// Returns a sentence that says what to do about `error`.
+pub(crate) fn of(error: &CommandError, backup_dir: &Path) -> Option<String> {
+    let command = format!("backy -b {}", backup_dir.display());
+    Some(match error {
+        CommandError::UnknownTags { .. } => {
+            "add it to the schedule, use manual:NAME, or -f to accept any tag".to_owned()
+        }
+        CommandError::Spec { source, .. } if source.is_no_such_revision() => {
+            format!("`{command} status` lists the revisions")
+        }
+        CommandError::Spec { .. } => "`backy find --help` explains the language".to_owned(),
+        CommandError::NoBackupDirectory { .. } | CommandError::Store(Error::NotAStore { .. }) => {
+            format!("`{command} init file IMAGE` makes a beginning")
+        }
+        CommandError::Refused { hint, .. } => hint.clone(),
+        CommandError::Config(ConfigError::Exists { .. }) => {
+            "edit it, or use another backup directory".to_owned()
+        }
+        CommandError::Target(error) => return of_target(error),
+        CommandError::Store(error) => return of_store(error, &command),
+        _ => return None,
+    })
+}
+
+fn of_target(error: &TargetError) -> Option<String> {
+    Some(match error {
+        TargetError::Exists { .. } => "use --overwrite to write over it".to_owned(),
+        TargetError::InUse { .. } => "unmount it, or end the program that uses it".to_owned(),
+        TargetError::TooSmall { .. } => {
+            "nothing was written; use a larger device, or restore to a file".to_owned()
+        }
+        TargetError::NotAnImage { .. } => "name a file or a block device".to_owned(),
+        error if error.is_out_of_space() => "free space where the target is".to_owned(),
+        _ => return None,
+    })
+}
+
+fn of_store(error: &Error, command: &str) -> Option<String> {
+    Some(match error {
+        Error::Damaged { object: ObjectName::Index, .. } => {
+            format!("`{command} index rebuild` makes it anew from the packs")
+        }
+        error if error.is_damage() => {
+            format!("`{command} verify` lists all damage; `restore --keep-going` gets the rest")
+        }
+        Error::UnsupportedFormat { .. } => "use a newer version of backy".to_owned(),
+        Error::Locked { .. } => {
+            "wait until it has ended; a lock never outlives its process".to_owned()
+        }
+        Error::Bug { .. } => "please report this, with the log".to_owned(),
+        error if error.is_out_of_space() => {
+            format!("make room; `{command} purge` gives back what no revision needs")
+        }
+        _ => return None,
+    })
+}

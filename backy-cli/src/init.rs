@@ -1,0 +1,214 @@
+//! Making a backup directory: the steps that `init` and the first `backup --source` share.
+//!
+//! The store comes first and the configuration last, so that what an interrupted attempt leaves behind is
+//! taken up by the next one. A store that is there already is used as it is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chunkstore::chunking::ChunkingParams;
+use chunkstore::id::SourceName;
+use chunkstore::source::{FileSource, SourceError};
+use chunkstore::{Store, StoreOptions};
+
+use crate::backup_directory::{default_name, holds_store};
+use crate::command_error::CommandError;
+use crate::config::{self, Config, SourceConfig, SourceKind};
+use crate::human;
+use crate::schedule::Schedule;
+use crate::ui::Ui;
+
+/// What a new backup directory shall be.
+#[derive(Debug)]
+pub(crate) struct InitOptions {
+    pub(crate) directory: PathBuf,
+    pub(crate) source: SourceConfig,
+    pub(crate) name: Option<SourceName>,
+    pub(crate) store: Option<PathBuf>,
+    pub(crate) chunking: Option<ChunkingParams>,
+    pub(crate) compression_level: Option<i32>,
+}
+
+/// Makes a backup directory and returns its store.
+pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, CommandError> {
+    let path = options.directory.join(config::FILE_NAME);
+    if path.exists() {
+        return Err(config::ConfigError::Exists { path }.into());
+    }
+    check_source(&options.source, ui)?;
+    create_directories(&options.directory)?;
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => default_name(&options.directory)?,
+    };
+    let store = open_or_create_store(options, ui)?;
+    if options.store.is_some() && options.name.is_none() {
+        refuse_name_in_use(&store, &name)?;
+    }
+    let config = Config {
+        source: options.source.clone(),
+        schedule: Schedule::default(),
+        store: options.store.as_deref().map(absolute).transpose()?,
+        // Written even if it is the default: the directory may be moved.
+        name: Some(name),
+    };
+    config.write_new(&options.directory)?;
+    Ok(store)
+}
+
+/// Reads a type and a path as the command line has them.
+pub(crate) fn parse_source(kind: &str, path: &Path) -> Result<SourceConfig, CommandError> {
+    if kind != "file" {
+        return Err(CommandError::Usage(format!(
+            "unknown type of source {kind:?}: this version backs up \"file\" (an image file or block device)"
+        )));
+    }
+    let filename = absolute(path)?;
+    if filename.to_str().is_none() {
+        return Err(CommandError::Usage(format!(
+            "the path of source {} is not UTF-8, a configuration cannot hold it",
+            path.display()
+        )));
+    }
+    Ok(SourceConfig { kind: SourceKind::File, filename })
+}
+
+/// Reads the chunking options: three lengths, or an average that gives the two others.
+pub(crate) fn parse_chunking(
+    lengths: Option<&str>,
+    average: Option<&str>,
+) -> Result<Option<ChunkingParams>, CommandError> {
+    let wrong = |text: &str| CommandError::Usage(format!("not a chunk size: {text:?}"));
+    let len = |text: &str| {
+        human::parse_size(text).and_then(|len| u32::try_from(len).ok()).ok_or_else(|| wrong(text))
+    };
+    let (min, average, max) = match (lengths, average) {
+        (Some(text), _) => {
+            let lens = text.split(',').map(len).collect::<Result<Vec<_>, _>>()?;
+            match lens.as_slice() {
+                [min, average, max] => (*min, *average, *max),
+                _ => return Err(wrong(text)),
+            }
+        }
+        (None, Some(text)) => {
+            let average = len(text)?;
+            (average / 4, average, average.checked_mul(4).ok_or_else(|| wrong(text))?)
+        }
+        (None, None) => return Ok(None),
+    };
+    match ChunkingParams::new(min, average, max) {
+        Ok(chunking) => Ok(Some(chunking)),
+        Err(error) => Err(CommandError::Usage(error.to_string())),
+    }
+}
+
+/// A source may be attached later, but what is no image never becomes one.
+fn check_source(source: &SourceConfig, ui: &Ui) -> Result<(), CommandError> {
+    match FileSource::open(&source.filename) {
+        Ok(_) => Ok(()),
+        Err(error @ SourceError::Open { .. }) => {
+            ui.warnings([&error]);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn create_directories(path: &Path) -> Result<(), CommandError> {
+    let failed = |action| {
+        let path = path.to_owned();
+        move |source| CommandError::File { action, path, source }
+    };
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).map_err(failed("create directory"))?;
+    match path.canonicalize().as_deref().map(Path::parent) {
+        Ok(Some(parent)) => config::sync_directory(parent).map_err(failed("sync the directory of")),
+        _ => Ok(()),
+    }
+}
+
+fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, CommandError> {
+    let path = options.store.as_ref().unwrap_or(&options.directory);
+    if holds_store(path) {
+        let store = Store::open(path)?;
+        refuse_other_parameters(&store, options)?;
+        return Ok(store);
+    }
+    if let Err(source) = fs::create_dir(path)
+        && source.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(CommandError::File { action: "create directory", path: path.clone(), source });
+    }
+    let mut store_options = StoreOptions::default();
+    if let Some(chunking) = options.chunking {
+        store_options.chunking = chunking;
+    }
+    if let Some(level) = options.compression_level {
+        store_options.compression_level = level;
+    }
+    let store = Store::create(path, &store_options)?;
+    ui.detail(&format!("created store {} in {}", store.id(), path.display()));
+    Ok(store)
+}
+
+fn refuse_other_parameters(store: &Store, options: &InitOptions) -> Result<(), CommandError> {
+    let is_other_chunking = options.chunking.is_some_and(|chunking| {
+        let stored = store.config().chunking;
+        let lens = |params: ChunkingParams| (params.min(), params.average(), params.max());
+        lens(stored) != lens(chunking)
+    });
+    let is_other_level =
+        options.compression_level.is_some_and(|level| level != store.config().compression_level);
+    if !is_other_chunking && !is_other_level {
+        return Ok(());
+    }
+    Err(CommandError::Usage(format!(
+        "store {} exists and has other parameters; they are fixed when a store is created",
+        store.path().display()
+    )))
+}
+
+fn refuse_name_in_use(store: &Store, name: &SourceName) -> Result<(), CommandError> {
+    let history = store.history(Some(name))?;
+    let count = history.revisions.len() + history.damaged.len();
+    if count == 0 {
+        return Ok(());
+    }
+    Err(CommandError::Refused {
+        what: format!(
+            "store {} already has {count} revisions of a source named {name}",
+            store.path().display()
+        ),
+        hint: format!("use another name, or --name {name} to continue that history"),
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::File {
+        action: "find the absolute path of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunking_is_read_from_three_lengths_or_an_average() {
+        let three = parse_chunking(Some("16KiB, 64 KiB,262144"), None).unwrap();
+        assert_eq!(three, Some(ChunkingParams::IMAGE));
+        assert_eq!(parse_chunking(None, Some("64KiB")).unwrap(), Some(ChunkingParams::IMAGE));
+        assert_eq!(parse_chunking(None, None).unwrap(), None);
+        for wrong in ["", "1,2", "64KiB", "a,b,c", "64KiB,16KiB,256KiB", "1,2,3,4", "1EiB,1,1"] {
+            assert!(parse_chunking(Some(wrong), None).is_err(), "{wrong:?}");
+        }
+        for wrong in ["0", "65000", "4GiB", "x"] {
+            assert!(parse_chunking(None, Some(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}

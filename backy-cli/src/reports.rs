@@ -1,0 +1,276 @@
+//! Documents that `--json` prints. Keys are stable: they are added to, never changed.
+
+use std::path::Path;
+
+use chunkstore::Revision;
+use chunkstore::chunking::ChunkingParams;
+use chunkstore::format::{RevisionKind, Trust};
+use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
+use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, VerifyStats};
+use chunkstore::time::Timestamp;
+use serde::Serialize;
+
+use crate::human;
+
+/// One revision, as `status` lists it.
+#[derive(Debug, Serialize)]
+pub(crate) struct RevisionReport<'a> {
+    id: RevisionId,
+    source: &'a SourceName,
+    time: Timestamp,
+    size: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    duration_seconds: f64,
+    tags: &'a [String],
+    trust: Trust,
+    complete: bool,
+    kind: RevisionKind,
+    parent: Option<RevisionId>,
+}
+
+impl<'a> From<&'a Revision> for RevisionReport<'a> {
+    fn from(Revision { record, state }: &'a Revision) -> Self {
+        Self {
+            id: record.id,
+            source: &record.source,
+            time: record.time,
+            size: record.size,
+            new_bytes: record.statistics.new_bytes,
+            stored_bytes: record.statistics.stored_bytes,
+            duration_seconds: human::seconds(record.statistics.duration_milliseconds),
+            tags: &state.tags,
+            trust: state.trust,
+            // Only a complete backup becomes a revision.
+            complete: true,
+            kind: record.kind,
+            parent: record.parent,
+        }
+    }
+}
+
+/// One revision with the keys that the ancestor's `status --yaml` had.
+#[derive(Debug, Serialize)]
+pub(crate) struct AncestorRevisionReport<'a> {
+    uuid: RevisionId,
+    source: &'a SourceName,
+    timestamp: Timestamp,
+    parent: String,
+    stats: AncestorStatistics,
+    trust: Trust,
+    tags: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct AncestorStatistics {
+    bytes_written: u64,
+    duration: f64,
+}
+
+impl<'a> From<&'a Revision> for AncestorRevisionReport<'a> {
+    fn from(Revision { record, state }: &'a Revision) -> Self {
+        Self {
+            uuid: record.id,
+            source: &record.source,
+            timestamp: record.time,
+            parent: record.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+            stats: AncestorStatistics {
+                bytes_written: record.size,
+                duration: human::seconds(record.statistics.duration_milliseconds),
+            },
+            trust: state.trust,
+            tags: &state.tags,
+        }
+    }
+}
+
+/// What `init` made.
+#[derive(Debug, Serialize)]
+pub(crate) struct InitReport<'a> {
+    pub(crate) backup_dir: &'a Path,
+    pub(crate) store: &'a Path,
+    pub(crate) store_id: StoreId,
+    pub(crate) name: &'a SourceName,
+    pub(crate) source: &'a Path,
+}
+
+/// What `backup` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupReport<'a> {
+    id: RevisionId,
+    source: &'a SourceName,
+    parent: Option<RevisionId>,
+    size: u64,
+    read_bytes: u64,
+    hole_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    reused_bytes: u64,
+    reused_chunks: u64,
+    new_chunks: u64,
+    duration_seconds: f64,
+    tags: &'a [String],
+    warnings: &'a [String],
+}
+
+impl<'a> BackupReport<'a> {
+    pub(crate) fn new(stats: &'a BackupStats, source: &'a SourceName, tags: &'a [String]) -> Self {
+        Self {
+            id: stats.id,
+            source,
+            parent: stats.parent,
+            size: stats.size,
+            read_bytes: stats.statistics.read_bytes,
+            hole_bytes: stats.statistics.hole_bytes,
+            new_bytes: stats.statistics.new_bytes,
+            stored_bytes: stats.statistics.stored_bytes,
+            reused_bytes: stats.statistics.reused_bytes,
+            reused_chunks: stats.statistics.reused_chunks,
+            new_chunks: stats.statistics.new_chunks,
+            duration_seconds: human::seconds(stats.statistics.duration_milliseconds),
+            tags,
+            warnings: &stats.warnings,
+        }
+    }
+}
+
+/// A damaged chunk, and what is hit.
+#[derive(Debug, Serialize)]
+pub(crate) struct DamageReport<'a> {
+    chunk: ChunkId,
+    pack: Option<PackId>,
+    reason: &'a str,
+    revisions: Vec<DamagedRangesReport<'a>>,
+}
+
+/// Ranges of one revision: offset and length in bytes.
+#[derive(Debug, Serialize)]
+struct DamagedRangesReport<'a> {
+    id: RevisionId,
+    ranges: &'a [(u64, u64)],
+}
+
+impl<'a> From<&'a DamagedChunk> for DamageReport<'a> {
+    fn from(damage: &'a DamagedChunk) -> Self {
+        let ranges = damage
+            .revisions
+            .iter()
+            .map(|hit| DamagedRangesReport { id: hit.id, ranges: &hit.ranges });
+        Self {
+            chunk: damage.chunk,
+            pack: damage.pack,
+            reason: &damage.reason,
+            revisions: ranges.collect(),
+        }
+    }
+}
+
+/// What `restore` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreReport<'a> {
+    id: RevisionId,
+    target: String,
+    size: u64,
+    written_bytes: u64,
+    zero_bytes: u64,
+    duration_seconds: f64,
+    damaged: Vec<DamageReport<'a>>,
+}
+
+impl<'a> RestoreReport<'a> {
+    pub(crate) fn new(id: RevisionId, target: &Path, stats: &'a RestoreStats) -> Self {
+        Self {
+            id,
+            target: target.display().to_string(),
+            size: stats.size,
+            written_bytes: stats.written_bytes,
+            zero_bytes: stats.zero_bytes,
+            duration_seconds: human::seconds(stats.duration_milliseconds),
+            damaged: stats.damaged.iter().map(DamageReport::from).collect(),
+        }
+    }
+}
+
+/// What `verify` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifyReport<'a> {
+    checked_chunks: u64,
+    checked_bytes: u64,
+    damaged: Vec<DamageReport<'a>>,
+}
+
+impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
+    fn from(stats: &'a VerifyStats) -> Self {
+        Self {
+            checked_chunks: stats.checked_chunks,
+            checked_bytes: stats.checked_bytes,
+            damaged: stats.damaged.iter().map(DamageReport::from).collect(),
+        }
+    }
+}
+
+/// What a purge did, or would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct PurgeReport<'a> {
+    pub(crate) dry_run: bool,
+    pub(crate) freed_bytes: u64,
+    pub(crate) repacked_bytes: u64,
+    pub(crate) kept_bytes: u64,
+    pub(crate) deferred_bytes: u64,
+    pub(crate) waiting: &'a [String],
+}
+
+/// What a store is and holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct InfoReport<'a> {
+    path: &'a Path,
+    format: u32,
+    store_id: StoreId,
+    revisions: u64,
+    packs: u64,
+    chunks: u64,
+    apparent_bytes: u64,
+    unique_bytes: u64,
+    stored_bytes: u64,
+    chunking: ChunkingParams,
+    compression_level: i32,
+}
+
+impl<'a> InfoReport<'a> {
+    pub(crate) fn new(path: &'a Path, info: &StoreInfo) -> Self {
+        Self {
+            path,
+            format: info.format,
+            store_id: info.store_id,
+            revisions: info.revisions,
+            packs: info.packs,
+            chunks: info.chunks,
+            apparent_bytes: info.apparent_bytes,
+            unique_bytes: info.unique_bytes,
+            stored_bytes: info.stored_bytes,
+            chunking: info.chunking,
+            compression_level: info.compression_level,
+        }
+    }
+}
+
+/// A revision and the file of its record.
+#[derive(Debug, Serialize)]
+pub(crate) struct FoundReport {
+    pub(crate) id: RevisionId,
+    pub(crate) path: String,
+}
+
+/// Which revisions were forgotten.
+#[derive(Debug, Serialize)]
+pub(crate) struct ForgetReport<'a> {
+    pub(crate) forgotten: &'a [RevisionId],
+}
+
+/// What the index was made from.
+#[derive(Debug, Serialize)]
+pub(crate) struct RebuildReport {
+    pub(crate) packs: u64,
+    pub(crate) chunks: u64,
+    pub(crate) damaged: Vec<String>,
+}

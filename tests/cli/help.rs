@@ -1,0 +1,86 @@
+//! Help texts and usage errors.
+
+use crate::scene::Scene;
+
+#[test]
+fn help_of_each_command_has_its_options() {
+    let scene = Scene::new();
+    let commands: [(&[&str], &[&str]); 12] = [
+        (
+            &["init"],
+            &[
+                "TYPE",
+                "SOURCE",
+                "--name",
+                "--store",
+                "--chunk-size",
+                "--average-chunk-size",
+                "--compression-level",
+            ],
+        ),
+        (&["backup"], &["TAGS", "manual:cli", "--source", "--force"]),
+        (
+            &["restore"],
+            &["TARGET", "--revision", "--overwrite", "--sparse", "--verify", "--keep-going"],
+        ),
+        (&["status"], &["--revision", "--yaml"]),
+        (&["find"], &["--revision", "--uuid"]),
+        (&["verify"], &["--revision"]),
+        (&["forget"], &["--revision"]),
+        (&["purge"], &["--dry-run", "--now"]),
+        (&["index"], &["rebuild"]),
+        (&["index", "rebuild"], &[]),
+        (&["store", "info"], &[]),
+        (&["completions"], &["SHELL"]),
+    ];
+    let global = [
+        "--backup-dir",
+        "BACKY_BACKUP_DIR",
+        "--verbose",
+        "--quiet",
+        "--logfile",
+        "--json",
+        "--progress",
+    ];
+    for (command, options) in commands {
+        let output = scene.succeeds(command.iter().chain(&["--help"]));
+        for option in options.iter().chain(&global) {
+            assert!(output.text().contains(option), "{command:?} {option}");
+        }
+        assert_eq!(output.stderr, "", "{command:?}");
+    }
+    assert!(scene.succeeds(["--help"]).text().contains("Exit codes"));
+}
+
+#[test]
+fn no_command_prints_the_usage() {
+    let scene = Scene::new();
+    let output = scene.succeeds::<&str>([]);
+    assert!(output.text().contains("Usage: backy"), "{}", output.text());
+}
+
+#[test]
+fn version_names_the_store_formats() {
+    let scene = Scene::new();
+    let output = scene.succeeds(["--version"]);
+    assert!(output.text().starts_with("backy ") && output.text().contains("store format"));
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    let scene = Scene::new();
+    let wrong: [&[&str]; 8] = [
+        &["nonsense"],
+        &["--nonsense", "status"],
+        &["init", "file"],
+        &["restore"],
+        &["forget"],
+        &["restore", "--sparse", "sometimes", "out"],
+        &["init", "file", "x", "--chunk-size", "1,2,3", "--average-chunk-size", "64KiB"],
+        &["-v", "-q", "status"],
+    ];
+    for arguments in wrong {
+        scene.fails(2, arguments);
+    }
+    assert_eq!(scene.run(["status", "--json", "--yaml"]).code, Some(2));
+}
