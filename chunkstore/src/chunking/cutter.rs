@@ -121,3 +121,56 @@ impl fmt::Debug for Cutter {
         write!(formatter, "Cutter({min}, {average}, {max})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{random_bytes, small_params};
+    use super::*;
+
+    #[test]
+    fn every_cut_of_the_same_bytes_is_certain() {
+        for params in [small_params(), ChunkingParams::IMAGE] {
+            let cutter = Cutter::new(&params);
+            let bytes = [random_bytes(1, 5_000_001), vec![1; 1_000_003]].concat();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let len = cutter.cut(rest);
+                assert!(cutter.cuts_again(rest, len), "{cutter:?}: chunk of {len} bytes");
+                rest = &rest[len..];
+            }
+        }
+    }
+
+    #[test]
+    fn cut_at_the_average_is_judged_by_the_loose_mask() {
+        let cutter = Cutter::new(&small_params());
+        let runs = (0..20_000).map(|seed| random_bytes(seed, 300));
+        let cut_runs: Vec<_> = runs.filter(|run| cutter.cut(run) == cutter.average).collect();
+        assert!(!cut_runs.is_empty());
+        assert!(cut_runs.iter().all(|run| cutter.cuts_again(run, cutter.average)));
+    }
+
+    /// The old run ended at `len` and its last byte had no partner. Now there are more bytes, and the cutter
+    /// would cut before that last byte as well as behind it.
+    #[test]
+    fn unjudged_last_byte_of_an_old_run_is_judged() {
+        let cutter = Cutter::new(&small_params());
+        let mut trap_count = 0;
+        for seed in 0..100 {
+            let mut run = random_bytes(seed, 402);
+            let len = 301;
+            for last in 0..=255 {
+                run[len - 1] = last;
+                if cutter.cut(&run[..len]) != len || cutter.cut(&run) != len - 1 {
+                    continue;
+                }
+                for behind in 0..=255 {
+                    run[len] = behind;
+                    trap_count += usize::from(cutter.cuts_before(&run, len));
+                    assert_eq!(cutter.cuts_again(&run, len), cutter.cut(&run) == len);
+                }
+            }
+        }
+        assert_ne!(trap_count, 0);
+    }
+}

@@ -183,7 +183,7 @@ fn differences(old: &[u8], new: &[u8]) -> Vec<std::ops::Range<u64>> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 300, ..Config::default() })]
+    #![proptest_config(Config { cases: 300, max_shrink_time: 20_000, ..Config::default() })]
 
     #[test]
     fn pieces_and_holes_do_not_matter(

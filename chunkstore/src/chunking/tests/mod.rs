@@ -16,12 +16,12 @@ use crate::id::ChunkId;
 const BLOCK_LEN: usize = 4 << 10;
 const ZERO_RUN_LEN: usize = 64 << 10;
 
-fn small_params() -> ChunkingParams {
+pub(super) fn small_params() -> ChunkingParams {
     ChunkingParams::new(64, 256, 1024).unwrap()
 }
 
 /// Bytes of a xorshift generator (Marsaglia, "Xorshift RNGs", 2003). The golden vectors rest on it.
-fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
