@@ -155,11 +155,8 @@ fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, Command
 }
 
 fn refuse_other_parameters(store: &Store, options: &InitOptions) -> Result<(), CommandError> {
-    let is_other_chunking = options.chunking.is_some_and(|chunking| {
-        let stored = store.config().chunking;
-        let lens = |params: ChunkingParams| (params.min(), params.average(), params.max());
-        lens(stored) != lens(chunking)
-    });
+    let is_other_chunking =
+        options.chunking.as_ref().is_some_and(|chunking| chunking != store.chunking());
     let is_other_level =
         options.compression_level.is_some_and(|level| level != store.config().compression_level);
     if !is_other_chunking && !is_other_level {

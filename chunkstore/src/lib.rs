@@ -7,11 +7,10 @@
 //! ```
 //! # let directory = tempfile::tempdir().unwrap();
 //! # std::fs::write(directory.path().join("disk.img"), b"hello, disk").unwrap();
-//! use chunkstore::image_reader::ImageReader;
 //! use chunkstore::ops::{self, BackupOptions};
 //! use chunkstore::progress::NoProgress;
 //! use chunkstore::source::FileSource;
-//! use chunkstore::store::{Store, StoreOptions};
+//! use chunkstore::{ImageReader, Store, StoreOptions};
 //!
 //! let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
 //! let source = FileSource::open(&directory.path().join("disk.img"))?;
@@ -50,6 +49,7 @@ mod index;
 pub mod lock;
 mod pack;
 pub mod revision;
+pub mod revision_spec;
 mod session;
 
 mod chunk_reader;
@@ -58,3 +58,8 @@ mod mark;
 pub mod store;
 
 pub mod ops;
+
+pub use crate::error::{Error, Result};
+pub use crate::image_reader::{Extent, ImageReader};
+pub use crate::revision::{History, Revision};
+pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};

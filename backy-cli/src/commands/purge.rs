@@ -24,10 +24,10 @@ pub(crate) fn run(path: &Path, arguments: &PurgeArguments, ui: &Ui) -> Result<()
         let summary = plan.summary();
         let report = PurgeReport {
             dry_run: true,
-            freed_bytes: summary.freed_bytes,
-            repacked_bytes: summary.repacked_bytes,
-            kept_bytes: summary.kept_bytes,
-            deferred_bytes: summary.deferred_bytes,
+            freed_bytes: summary.free_bytes,
+            repacked_bytes: summary.repack_bytes,
+            kept_bytes: summary.keep_bytes,
+            deferred_bytes: summary.defer_bytes,
             waiting: &summary.waiting,
         };
         return ui.result(&report, || text(&report, "would free"));

@@ -85,7 +85,7 @@ fn check_stream(arguments: &RestoreArguments) -> Result<(), CommandError> {
 /// Returns stdout without the buffering by lines that the runtime puts around it.
 fn open_stdout() -> Result<StreamTarget, CommandError> {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(CommandError::Output)?;
-    Ok(StreamTarget::new("stdout", Box::new(File::from(stdout))))
+    Ok(StreamTarget::new("stdout".to_owned(), Box::new(File::from(stdout))))
 }
 
 /// A restore over the store's files would destroy what it reads.

@@ -21,7 +21,6 @@ const READ_BACK_LEN: usize = 1 << 20;
 
 /// Why a restore failed. Errors of the store and of the target stay apart.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RestoreError {
     /// The revision could not be read.
     #[error(transparent)]

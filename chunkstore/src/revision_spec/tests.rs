@@ -1,6 +1,6 @@
 //! The cases of the language's users, on a history of three revisions.
 
-use jiff::tz::{self, TimeZone};
+use jiff::tz;
 
 use super::*;
 

@@ -34,7 +34,6 @@ use crate::store::Store;
 
 /// Why there is no revision. Errors of the source and of the store stay apart.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum BackupError {
     /// The source could not be read completely.
     #[error(transparent)]
