@@ -5,17 +5,16 @@
 use std::path::{Path, PathBuf};
 
 use chunkstore::id::{RevisionId, SourceName};
+use chunkstore::layout::Layout;
 use chunkstore::limits::NAME_LEN_MAX;
+use chunkstore::revision::{History, Revision};
 use chunkstore::revision_spec::{Candidate, RevisionSpec, SpecError};
-use chunkstore::{History, Revision, Store};
+use chunkstore::store::Store;
 use jiff::tz::TimeZone;
 
 use crate::command_error::CommandError;
 use crate::config::Config;
 use crate::ui::Ui;
-
-/// Name of the file that makes a directory a store.
-const STORE_FILE: &str = "store.json";
 
 /// A directory that holds a configuration, a store, or both.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl BackupDirectory {
     }
 
     pub(crate) fn open_store(&self) -> Result<Store, CommandError> {
-        Ok(Store::open(&self.store_path())?)
+        Ok(Store::open(self.store_path())?)
     }
 
     /// Returns the name of the source in the store; `None` without a configuration.
@@ -116,7 +115,7 @@ impl Selection {
 
 /// Returns whether there is a store in `path`, of whatever version.
 pub(crate) fn holds_store(path: &Path) -> bool {
-    path.join(STORE_FILE).exists()
+    Layout::new(path).config().exists()
 }
 
 /// Returns the name of a backup directory's source if none is configured: the last part of its path, with `_` in place of

@@ -44,6 +44,9 @@ pub(crate) enum CommandError {
     /// Signals could not be handled.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    /// An error that the library has and this program does not know.
+    #[error("bug in this program")]
+    Unforeseen(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -59,6 +62,7 @@ impl From<BackupError> for CommandError {
         match error {
             BackupError::Source(error) => Self::Source(error),
             BackupError::Store(error) => Self::Store(error),
+            other => Self::Unforeseen(Box::new(other)),
         }
     }
 }
@@ -68,6 +72,7 @@ impl From<RestoreError> for CommandError {
         match error {
             RestoreError::Store(error) => Self::Store(error),
             RestoreError::Target(error) => Self::Target(error),
+            other => Self::Unforeseen(Box::new(other)),
         }
     }
 }

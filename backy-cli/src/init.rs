@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::id::SourceName;
 use chunkstore::source::{FileSource, SourceError};
-use chunkstore::{Store, StoreOptions};
+use chunkstore::store::{Store, StoreOptions};
 
 use crate::backup_directory::{default_name, holds_store};
 use crate::command_error::CommandError;
@@ -155,8 +155,7 @@ fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, Command
 }
 
 fn refuse_other_parameters(store: &Store, options: &InitOptions) -> Result<(), CommandError> {
-    let is_other_chunking =
-        options.chunking.as_ref().is_some_and(|chunking| chunking != store.chunking());
+    let is_other_chunking = options.chunking.is_some_and(|chunking| *store.chunking() != chunking);
     let is_other_level =
         options.compression_level.is_some_and(|level| level != store.config().compression_level);
     if !is_other_chunking && !is_other_level {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chunkstore::Revision;
+use chunkstore::revision::Revision;
 use jiff::tz::TimeZone;
 
 use super::damage;
