@@ -144,6 +144,15 @@ pub(crate) fn default_name(path: &Path) -> Result<SourceName, CommandError> {
     })
 }
 
+/// Returns the absolute form of a path; symbolic links stay, as in `/dev/disk/by-id`.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::File {
+        action: "find the absolute path of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn parse(text: &str) -> Result<RevisionSpec, CommandError> {
     RevisionSpec::parse(text).map_err(|source| spec_error(text, source))
 }

@@ -12,7 +12,7 @@ use chunkstore::id::SourceName;
 use chunkstore::source::{FileSource, SourceError};
 use chunkstore::store::{Store, StoreOptions};
 
-use crate::backup_directory::{default_name, holds_store};
+use crate::backup_directory::{absolute, default_name, holds_store};
 use crate::command_error::CommandError;
 use crate::config::{self, Config, SourceConfig, SourceKind};
 use crate::human;
@@ -22,9 +22,11 @@ use crate::ui::Ui;
 /// What a new backup directory shall be.
 #[derive(Debug)]
 pub(crate) struct InitOptions {
+    /// Absolute path.
     pub(crate) directory: PathBuf,
     pub(crate) source: SourceConfig,
     pub(crate) name: Option<SourceName>,
+    /// Absolute path of the store, if it is not in the directory itself.
     pub(crate) store: Option<PathBuf>,
     pub(crate) chunking: Option<ChunkingParams>,
     pub(crate) compression_level: Option<i32>,
@@ -49,7 +51,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
     let config = Config {
         source: options.source.clone(),
         schedule: Schedule::default(),
-        store: options.store.as_deref().map(absolute).transpose()?,
+        store: options.store.clone(),
         // Written even if it is the default: the directory may be moved.
         name: Some(name),
     };
@@ -179,14 +181,6 @@ fn refuse_name_in_use(store: &Store, name: &SourceName) -> Result<(), CommandErr
             store.path().display()
         ),
         hint: format!("use another name, or --name {name} to continue that history"),
-    })
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
-    std::path::absolute(path).map_err(|source| CommandError::File {
-        action: "find the absolute path of",
-        path: path.to_owned(),
-        source,
     })
 }
 
