@@ -69,7 +69,7 @@ impl BackupDirectory {
         }
     }
 
-    /// Returns the revisions that are seen through this directory, and warns of records that are damaged.
+    /// Returns the revisions that are seen through this directory, and warns of damaged records.
     pub(crate) fn history(&self, store: &Store, ui: &Ui) -> Result<History, CommandError> {
         let history = store.history(self.source_name()?.as_ref())?;
         ui.warnings(&history.damaged);
@@ -118,8 +118,8 @@ pub(crate) fn holds_store(path: &Path) -> bool {
     Layout::new(path).config().exists()
 }
 
-/// Returns the name of a backup directory's source if none is configured: the last part of its path, with `_` in place of
-/// what a name cannot have.
+/// Returns the name of a backup directory's source if none is configured: the last part of its
+/// path, with `_` in place of what a name cannot have.
 pub(crate) fn default_name(path: &Path) -> Result<SourceName, CommandError> {
     let absolute =
         path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(|source| {

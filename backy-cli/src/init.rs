@@ -1,7 +1,7 @@
 //! Making a backup directory: the steps that `init` and the first `backup --source` share.
 //!
-//! The store comes first and the configuration last, so that what an interrupted attempt leaves behind is
-//! taken up by the next one. A store that is there already is used as it is.
+//! The store comes first and the configuration last, so that what an interrupted attempt leaves
+//! behind is taken up by the next one. A store that is there already is used as it is.
 
 use std::fs;
 use std::io;
@@ -63,7 +63,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
 pub(crate) fn parse_source(kind: &str, path: &Path) -> Result<SourceConfig, CommandError> {
     if kind != "file" {
         return Err(CommandError::Usage(format!(
-            "unknown type of source {kind:?}: this version backs up \"file\" (an image file or block device)"
+            "unknown type of source {kind:?}: there is \"file\" (an image file or block device)"
         )));
     }
     let filename = absolute(path)?;
