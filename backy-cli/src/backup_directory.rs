@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use chunkstore::id::{RevisionId, SourceName};
 use chunkstore::layout::Layout;
 use chunkstore::limits::NAME_LEN_MAX;
-use chunkstore::revision::{History, Revision};
 use chunkstore::revision_spec::{Candidate, RevisionSpec, SpecError};
-use chunkstore::store::Store;
+use chunkstore::{History, Revision, Store};
 use jiff::tz::TimeZone;
 
 use crate::command_error::CommandError;
@@ -121,15 +120,8 @@ pub(crate) fn holds_store(path: &Path) -> bool {
 /// Returns the name of a backup directory's source if none is configured: the last part of its
 /// path, with `_` in place of what a name cannot have.
 pub(crate) fn default_name(path: &Path) -> Result<SourceName, CommandError> {
-    let absolute =
-        path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(|source| {
-            CommandError::File {
-                action: "find the absolute path of",
-                path: path.to_owned(),
-                source,
-            }
-        })?;
-    let base = absolute.file_name().map(|name| name.to_string_lossy().into_owned());
+    let real = path.canonicalize().or_else(|_| absolute(path))?;
+    let base = real.file_name().map(|name| name.to_string_lossy().into_owned());
     let permitted = |symbol: char| match symbol {
         symbol if symbol.is_ascii_alphanumeric() || "._-".contains(symbol) => symbol,
         _ => '_',

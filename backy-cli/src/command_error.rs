@@ -44,9 +44,6 @@ pub(crate) enum CommandError {
     /// Signals could not be handled.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
-    /// An error that the library has and this program does not know.
-    #[error("bug in this program")]
-    Unforeseen(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -62,7 +59,6 @@ impl From<BackupError> for CommandError {
         match error {
             BackupError::Source(error) => Self::Source(error),
             BackupError::Store(error) => Self::Store(error),
-            other => Self::Unforeseen(Box::new(other)),
         }
     }
 }
@@ -72,7 +68,6 @@ impl From<RestoreError> for CommandError {
         match error {
             RestoreError::Store(error) => Self::Store(error),
             RestoreError::Target(error) => Self::Target(error),
-            other => Self::Unforeseen(Box::new(other)),
         }
     }
 }

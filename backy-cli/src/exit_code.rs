@@ -50,7 +50,7 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
             STORE_IO => USAGE,
             code => code,
         },
-        CommandError::Signals(_) | CommandError::Unforeseen(_) => BUG,
+        CommandError::Signals(_) => BUG,
         CommandError::Config(error) => of_config(error),
         CommandError::Source(_) => SOURCE,
         CommandError::Target(error) => of_target(error),

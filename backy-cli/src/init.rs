@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::id::SourceName;
 use chunkstore::source::{FileSource, SourceError};
-use chunkstore::store::{Store, StoreOptions};
+use chunkstore::{Store, StoreOptions};
 
 use crate::backup_directory::{absolute, default_name, holds_store};
 use crate::command_error::CommandError;

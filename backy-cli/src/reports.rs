@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use chunkstore::Revision;
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
 use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, VerifyStats};
-use chunkstore::revision::Revision;
 use chunkstore::time::Timestamp;
 use serde::Serialize;
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chunkstore::Store;
 use chunkstore::ops::{self, BackupOptions, BackupStats};
 use chunkstore::source::FileSource;
-use chunkstore::store::Store;
 
 use crate::arguments::BackupArguments;
 use crate::backup_directory::{BackupDirectory, holds_store};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use chunkstore::Revision;
 use chunkstore::ops;
-use chunkstore::revision::Revision;
 use jiff::tz::TimeZone;
 
 use super::damage;

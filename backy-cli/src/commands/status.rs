@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chunkstore::revision::Revision;
+use chunkstore::Revision;
 use jiff::tz::TimeZone;
 
 use super::damage;
