@@ -12,7 +12,7 @@ use crate::error::{Error, ObjectName, Result};
 use crate::format::{
     FooterRecord, FormatError, PageEntry, RecordHeader, RevisionState, SessionKind, SpanRef, Trust,
 };
-use crate::id::{PackId, RevisionId};
+use crate::id::{ChunkId, PackId, RevisionId};
 use crate::mark::{Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
 use crate::progress::{NoProgress, Phase, Progress};
@@ -23,6 +23,9 @@ use crate::store::Store;
 
 /// Bytes that are read from a pack at once, unless one record is longer.
 const READ_LEN: u32 = 4 << 20;
+
+/// Roots that one session pins: its record must stay below the limit of a document.
+const PINS_MAX: usize = 8192;
 
 /// How to verify.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +101,7 @@ pub fn verify(
     for damage in store.index().reconcile()? {
         progress.note(&damage.to_string());
     }
-    let (revisions, _session) = begin(store, ids)?;
+    let (revisions, _sessions) = begin(store, ids)?;
     let run = Run { store, progress, threads: options.threads };
     let checked = match run.check(&revisions)? {
         Some(checked) => checked,
@@ -132,12 +135,15 @@ pub fn verify(
     Ok(stats)
 }
 
-/// Registers a session that pins the revisions, and reads their records again once purge knows it.
-fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Option<Session>)> {
+/// Registers sessions that pin the revisions, and reads their records again once purge knows it.
+fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Session>)> {
     let read = || ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>();
-    let pins = read()?.iter().map(|revision| revision.record.root).collect();
-    let session = store.begin_reading_session(SessionKind::Verify, pins)?;
-    Ok((read()?, session))
+    let pins: Vec<ChunkId> = read()?.iter().map(|revision| revision.record.root).collect();
+    let sessions = pins
+        .chunks(PINS_MAX)
+        .map(|pins| store.begin_reading_session(SessionKind::Verify, pins.to_vec()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok((read()?, sessions.into_iter().flatten().collect()))
 }
 
 /// Writes the new trust of a revision, unless the store is read-only.
