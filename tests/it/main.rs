@@ -1,1 +1,3 @@
 //! Scenario tests through the public interface.
+
+mod crash;
