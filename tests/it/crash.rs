@@ -163,7 +163,7 @@ fn purpose(call: &Call, later: &[Call]) -> String {
 }
 
 /// Syncs whose loss costs an acknowledged revision, or what was noted of it.
-const NEEDED_SYNCS: [&str; 9] = [
+const NEEDED_SYNCS: [&str; 10] = [
     "directory /",
     "directory store",
     "directory packs",
@@ -173,33 +173,47 @@ const NEEDED_SYNCS: [&str; 9] = [
     "file store.json",
     "file packs/*/*",
     "file revisions/*/*rev",
+    "file revisions/*/*state",
 ];
 
 /// Syncs whose loss costs no revision, each with the reason.
-const HARMLESS_SYNCS: [(&str, &str); 8] = [
+const HARMLESS_SYNCS: [(&str, &str); 6] = [
     ("file index.redb", "the index is checked against the packs and made again"),
     ("file sessions/*", "a session file gives packs of a dead backup their grace, nothing else"),
     ("directory sessions", "as its file"),
     ("file condemned/*", "what it names is marked again before it goes; without it packs stay"),
     ("directory condemned", "as its file; the generation is also in the index and in sessions"),
     ("directory trash", "what is in it is needed by nothing"),
-    ("file revisions/*/*state", "see the test of states"),
-    ("file tmp/*", "a file of tmp counts only after it was renamed"),
 ];
 
-/// Returns whether the loss of sync `n` shows after a crash soon after it.
-fn is_noticed(images: &Images, sync: u64, at_mutation: u64) -> bool {
+/// A plan in which all of these syncs lie.
+fn drop_all(syncs: impl IntoIterator<Item = u64>) -> FaultPlan {
+    let lie = |plan: FaultPlan, sync| plan.and(Counter::Syncs, sync, Effect::DropSync);
+    syncs.into_iter().fold(FaultPlan::none(), lie)
+}
+
+/// Returns whether the loss of these syncs shows after a crash soon after mutating call `at`.
+fn is_noticed(images: &Images, lost: &FaultPlan, at: u64) -> bool {
     [2, 5, 12, 25, 60, 140].into_iter().any(|gap| {
-        let plan = FaultPlan::drop_sync(sync).and(
-            Counter::Mutations,
-            at_mutation + gap,
-            Effect::Stop,
-        );
+        let plan = lost.clone().and(Counter::Mutations, at + gap, Effect::Stop);
         let (vfs, model, _) = run(images, plan);
         [NOTHING_KEPT, NAMES_KEPT].into_iter().any(|mode| {
             panic_of(|| check_contents(&vfs.crash(&mode, gap), &model, 700 + gap)).is_some()
         })
     })
+}
+
+/// Returns the numbers of all syncs for which `is_meant` holds, each with the number of the mutating call.
+fn syncs_where(calls: &[Call], is_meant: impl Fn(&Call, &[Call]) -> bool) -> Vec<(u64, u64)> {
+    let (mut syncs, mut mutations, mut found) = (0, 0, Vec::new());
+    for (place, call) in calls.iter().enumerate() {
+        if call.kind.is_sync() && is_meant(call, &calls[place..]) {
+            found.push((syncs, mutations));
+        }
+        syncs += u64::from(call.kind.is_sync());
+        mutations += u64::from(call.kind.is_mutating());
+    }
+    found
 }
 
 #[test]
@@ -208,38 +222,40 @@ fn loss_of_each_sync_that_matters_is_noticed() {
     let (vfs, _, result) = run(&images, FaultPlan::none());
     result.expect("the workload runs without faults");
     let calls = vfs.calls();
-    let mutations: Vec<(usize, &Call)> =
-        calls.iter().enumerate().filter(|(_, call)| call.kind.is_mutating()).collect();
-    let mut syncs: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    let mut sync_count = 0;
-    for (mutation, (place, call)) in mutations.iter().enumerate() {
-        if call.kind.is_sync() {
-            let purpose = purpose(call, &calls[*place..]);
-            syncs.entry(purpose).or_default().push((sync_count, mutation as u64));
-            sync_count += 1;
+    let purposes = syncs_where(&calls, |_, _| true).len();
+    let mut table: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    for (place, call) in calls.iter().enumerate().filter(|(_, call)| call.kind.is_sync()) {
+        let purpose = purpose(call, &calls[place..]);
+        table.entry(purpose).or_insert_with_key(|wanted| {
+            syncs_where(&calls, |call, later| self::purpose(call, later) == *wanted)
+        });
+    }
+    assert_eq!(table.values().map(Vec::len).sum::<usize>(), purposes);
+    for (purpose, places) in &table {
+        let one = places.iter().take(choose(4, usize::MAX)).any(|(sync, at)| {
+            is_noticed(&images, &FaultPlan::drop_sync(*sync), *at)
+        });
+        // Some are made twice, by two steps that do not know of each other.
+        let all = drop_all(places.iter().map(|(sync, _)| *sync));
+        let step = places.len().div_ceil(choose(4, 1000));
+        let all = places.iter().step_by(step).any(|(_, at)| is_noticed(&images, &all, *at));
+        println!("{purpose}: {} syncs; noticed: one lost {one}, all lost {all}", places.len());
+        let is_harmless = HARMLESS_SYNCS.iter().any(|(harmless, _)| harmless == purpose);
+        if NEEDED_SYNCS.contains(&purpose.as_str()) {
+            assert!(one || all, "{purpose}: lost, and not noticed");
+        } else {
+            assert!(is_harmless, "{purpose} is neither among the needed nor the harmless");
+            assert!(!one && !all, "{purpose}: not as harmless as the table says");
         }
     }
-    let mut table = Vec::new();
-    for (purpose, places) in &syncs {
-        let tried = places.len().min(choose(6, 1000));
-        let noticed =
-            places.iter().take(tried).any(|(sync, at)| is_noticed(&images, *sync, *at));
-        table.push((purpose.as_str(), places.len(), noticed));
-        println!("{purpose}: {} syncs, noticed: {noticed}", places.len());
-    }
     for needed in NEEDED_SYNCS {
-        let found = table.iter().find(|(purpose, ..)| *purpose == needed);
-        assert!(found.is_some_and(|(.., noticed)| *noticed), "{needed} lost and not noticed");
-    }
-    for (purpose, _, noticed) in &table {
-        let is_listed = NEEDED_SYNCS.contains(purpose)
-            || HARMLESS_SYNCS.iter().any(|(harmless, _)| harmless == purpose);
-        assert!(is_listed, "{purpose} is neither needed nor harmless; noticed: {noticed}");
+        assert!(table.contains_key(needed), "the workload never syncs {needed}");
     }
 }
 
-/// A record is removed by a process that dies before its sync; a purge follows, and a power cut.
-fn forget_then_die_then_purge(lost_sync: Option<u64>) -> (SimulatedVfs, Model) {
+/// A record is removed by a process that dies before its sync; a purge follows, in which `lost` decides about the
+/// syncs of the directory of that record; then the power fails.
+fn forget_then_die_then_purge(are_lost: bool) -> (SimulatedVfs, Model) {
     let vfs = SimulatedVfs::new();
     let images = Images::new(IMAGE_LEN);
     let store = simulated_store::create(&vfs, 1).unwrap();
@@ -252,9 +268,12 @@ fn forget_then_die_then_purge(lost_sync: Option<u64>) -> (SimulatedVfs, Model) {
     let store = simulated_store::open(&vfs, 2).unwrap();
     assert!(model.forget(&store, id).is_err());
     drop(store);
-    let vfs = vfs.kill();
-    if let Some(sync) = lost_sync {
-        vfs.set_faults(FaultPlan::drop_sync(sync));
+    let (vfs, rehearsal) = (vfs.kill(), vfs.kill());
+    purge_now(&reopen(&rehearsal, &model, 3)).unwrap();
+    let of_source = syncs_where(&rehearsal.calls(), |call, _| call.path.ends_with("revisions/a"));
+    assert!(!of_source.is_empty());
+    if are_lost {
+        vfs.set_faults(drop_all(of_source.into_iter().map(|(sync, _)| sync)));
     }
     purge_now(&reopen(&vfs, &model, 3)).unwrap();
     (vfs.crash(&NOTHING_KEPT, 0), model)
@@ -262,17 +281,14 @@ fn forget_then_die_then_purge(lost_sync: Option<u64>) -> (SimulatedVfs, Model) {
 
 #[test]
 fn purge_does_not_rely_on_a_removal_that_is_not_durable() {
-    let (vfs, model) = forget_then_die_then_purge(None);
+    let (vfs, model) = forget_then_die_then_purge(false);
     check_store(&vfs, &model, 4);
 }
 
 #[test]
 fn loss_of_the_sync_before_marking_is_noticed() {
-    let noticed = |sync| {
-        let (vfs, model) = forget_then_die_then_purge(Some(sync));
-        panic_of(|| check_contents(&vfs, &model, 4)).is_some()
-    };
-    assert!((0..4).any(noticed));
+    let (vfs, model) = forget_then_die_then_purge(true);
+    assert!(panic_of(|| check_contents(&vfs, &model, 4)).is_some());
 }
 
 #[test]
