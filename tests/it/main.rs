@@ -1,3 +1,4 @@
 //! Scenario tests through the public interface.
 
 mod crash;
+mod faults;
