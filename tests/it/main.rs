@@ -1,1 +1,5 @@
 //! Scenario tests through the public interface.
+
+mod crash;
+mod faults;
+mod flip;

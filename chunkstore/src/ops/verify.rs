@@ -46,7 +46,7 @@ pub struct VerifyStats {
     /// Packs with damage outside of needed chunks: in their header, their table, or in a record's header. What revisions
     /// need can still be read from them.
     pub damaged_packs: Vec<(PackId, String)>,
-    /// Revisions that are verified now.
+    /// Revisions whose state says so now. A sound revision is not among them if its state could not be written.
     pub verified: Vec<RevisionId>,
     /// How long it took.
     pub duration_milliseconds: u64,
@@ -68,7 +68,7 @@ impl VerifyStats {
 /// # Errors
 ///
 /// - [`Error::NoSuchRevision`].
-/// - [`Error::Storage`] if the store cannot be read, or a state not written.
+/// - [`Error::Storage`] if the store cannot be read. A state that cannot be written is a note of the progress.
 /// - [`Error::Cancelled`].
 ///
 /// # Examples
@@ -125,8 +125,8 @@ pub fn verify(
     };
     for revision in &revisions {
         let is_sound = !affected.contains(&revision.record.id);
-        note_result(store, revision, is_sound, progress)?;
-        if is_sound {
+        let is_noted = note_result(store, revision, is_sound, progress)?;
+        if is_sound && is_noted {
             stats.verified.push(revision.record.id);
         }
     }
@@ -146,13 +146,13 @@ fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Sessio
     Ok((read()?, sessions.into_iter().flatten().collect()))
 }
 
-/// Writes the new trust of a revision, unless the store is read-only.
+/// Writes the new trust of a revision, and returns whether that was possible.
 fn note_result(
     store: &Store,
     revision: &Revision,
     is_sound: bool,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<bool> {
     let state = RevisionState {
         trust: if is_sound { Trust::Verified } else { Trust::Damaged },
         verified: Some(store.environment().clock.now()),
@@ -162,9 +162,9 @@ fn note_result(
         Err(error @ Error::Storage { .. }) => {
             // The finding itself is not lost: it is what this operation returns.
             progress.note(&format!("the result is not noted in the store: {error}"));
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        other => other.map(|()| true),
     }
 }
 
