@@ -1,1 +1,9 @@
 //! Scenario tests through the public interface.
+
+mod architecture;
+mod concurrency;
+mod cost;
+mod golden;
+mod model;
+mod rescue;
+mod sizes;
