@@ -1,12 +1,12 @@
 //! Changing the index, within one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
-    PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
+    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_INCARNATION, META_NEXT_PACK,
+    META_VERSION, PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
@@ -42,10 +42,12 @@ impl<'txn> Change<'txn> {
         transaction: &'txn WriteTransaction,
         store_id: StoreId,
         generation: u64,
+        incarnation: u64,
     ) -> Result<Self, Fault> {
         let mut change = Self::open_tables(transaction)?;
         change.meta.insert(META_VERSION, INDEX_VERSION).map_err(fault)?;
         change.meta.insert(META_GENERATION, generation).map_err(fault)?;
+        change.meta.insert(META_INCARNATION, incarnation).map_err(fault)?;
         change.meta.insert(META_NEXT_PACK, 0).map_err(fault)?;
         let mut store = transaction.open_table(STORE).map_err(fault)?;
         store.insert(STORE_ID, store_id.as_bytes()).map_err(fault)?;
@@ -158,9 +160,31 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
-    /// Notes that the file of a pack is not there.
-    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<(), Fault> {
-        self.edit_row(id, |row| row.is_missing = true)
+    /// Notes that the file of a pack is not there, and returns whether that is a loss: whether the index relied on it.
+    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<bool, Fault> {
+        let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
+        let row = match number.map(|number| number.value()) {
+            Some(number) => self.row(number)?,
+            None => None,
+        };
+        self.edit_row(id, |row| row.is_missing = true)?;
+        Ok(row.is_some_and(|row| row.accepts_new_references()))
+    }
+
+    /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole
+    /// table of chunks.
+    pub(crate) fn forget_packs(&mut self, packs: &[PackId]) -> Result<(), Fault> {
+        let mut numbers = HashSet::new();
+        for id in packs {
+            let number = self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
+            if let Some(number) = number.map(|number| number.value()) {
+                self.packs.remove(number).map_err(fault)?;
+                numbers.insert(number);
+            }
+        }
+        self.chunks
+            .retain(|_, value| !numbers.contains(&Entry::decode(value).pack_number))
+            .map_err(fault)
     }
 
     /// Flags packs as condemned by list `generation` and raises the generation to at least that:

@@ -3,8 +3,8 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow, STORE,
-    STORE_ID,
+    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_INCARNATION, META_VERSION, PACKS,
+    PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::id::{ChunkId, PackId, StoreId};
@@ -66,6 +66,12 @@ impl View<'_> {
     /// Returns the generation: that of the newest condemned list whose packs are flagged.
     pub(crate) fn generation(&self) -> Result<u64, Fault> {
         self.meta(META_GENERATION)
+    }
+
+    /// Returns the number of this index file. Two views with the same number agree on pack numbers, and a chunk
+    /// moved between the two at most into a pack that is newer than the first.
+    pub(crate) fn incarnation(&self) -> Result<u64, Fault> {
+        self.meta(META_INCARNATION)
     }
 
     /// Returns where each of `ids` is.
