@@ -77,6 +77,15 @@ pub(crate) struct Gap {
     pub(crate) is_list: bool,
 }
 
+/// What it means that a needed chunk is not in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// The index may have lost it.
+    Doubted,
+    /// The index was rebuilt a moment ago: no pack has it.
+    Certain,
+}
+
 /// Collects what revisions need.
 pub(crate) struct Marker<'a> {
     store: &'a Store,

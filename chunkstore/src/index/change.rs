@@ -11,6 +11,14 @@ use super::tables::{
 use super::{Fault, fault};
 use crate::format::FooterRecord;
 use crate::id::{ChunkId, PackId, StoreId};
+use crate::time::Timestamp;
+
+/// How good a pack is as a place of a chunk: whether new backups may refer to it, then its age.
+type Rank = (bool, Timestamp);
+
+fn rank(row: &PackRow) -> Rank {
+    (row.accepts_new_references(), row.created)
+}
 
 /// Tables of the index, open for writing.
 #[derive(Debug)]
@@ -63,8 +71,9 @@ impl<'txn> Change<'txn> {
         })
     }
 
-    /// Adds a pack and its records. Where a chunk is known already, the older place is kept if a new
-    /// backup may refer to it, unless `replace` is set.
+    /// Adds a pack and its records. Where a chunk is known already, a place that new backups may refer to wins
+    /// over one that they may not, then the one in the younger pack: a chunk that was written again
+    /// was written because the older copy is in doubt. With `replace` the new place wins anyway.
     ///
     /// A pack that is known and present is left alone: adding it again changes nothing.
     pub(crate) fn insert_pack(
@@ -89,10 +98,10 @@ impl<'txn> Change<'txn> {
 
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
-        let mut accepts = HashMap::from([(number, row.accepts_new_references())]);
+        let mut ranks = HashMap::from([(number, rank(&row))]);
         for index in order {
             let record = &records[index];
-            if !replace && self.is_better_placed(&record.id, number, &mut accepts)? {
+            if !replace && self.is_better_placed(&record.id, number, &mut ranks)? {
                 continue;
             }
             let entry = Entry {
@@ -113,7 +122,7 @@ impl<'txn> Change<'txn> {
         &self,
         id: &ChunkId,
         number: u32,
-        accepts: &mut HashMap<u32, bool>,
+        ranks: &mut HashMap<u32, Rank>,
     ) -> Result<bool, Fault> {
         let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
             return Ok(false);
@@ -122,15 +131,15 @@ impl<'txn> Change<'txn> {
         if other == number {
             return Ok(false);
         }
-        let other_accepts = match accepts.get(&other) {
+        let other_rank = match ranks.get(&other) {
             Some(known) => *known,
             None => {
-                let found = self.row(other)?.is_some_and(|row| row.accepts_new_references());
-                accepts.insert(other, found);
+                let found = self.row(other)?.map_or((false, Timestamp(i64::MIN)), |row| rank(&row));
+                ranks.insert(other, found);
                 found
             }
         };
-        Ok(other_accepts)
+        Ok(ranks.get(&number).is_none_or(|own| *own <= other_rank))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {

@@ -14,7 +14,6 @@ use crate::units::PackOffset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,
-    pub(crate) pack_number: u32,
     pub(crate) record_index: u32,
     pub(crate) offset: PackOffset,
     pub(crate) plain_len: u32,
@@ -99,7 +98,6 @@ impl View<'_> {
             last = Some((entry.pack_number, row));
             locations.push(Some(Location {
                 pack: row.id,
-                pack_number: entry.pack_number,
                 record_index: entry.record_index,
                 offset: entry.offset,
                 plain_len: entry.plain_len,

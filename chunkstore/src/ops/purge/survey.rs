@@ -10,7 +10,7 @@ use super::{PurgeOptions, PurgeSummary};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gaps, Marker, PackNeeds};
 use crate::pack::read_contents;
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session::{self, FoundSession};
@@ -59,28 +59,28 @@ impl Survey {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        match Self::try_take(store, options, progress)? {
+        match Self::try_take(store, options, progress, Gaps::Doubted)? {
             Some(survey) => Ok(survey),
             None => {
                 // What the index says does not fit to the packs, or it lacks chunks that a pack may have.
                 store.index().rebuild(&NoProgress)?;
-                Self::try_take(store, options, progress)?.ok_or_else(|| Error::Bug {
+                Self::try_take(store, options, progress, Gaps::Certain)?.ok_or_else(|| Error::Bug {
                     what: "a new index contradicts the packs that it was built from".to_owned(),
                 })
             }
         }
     }
 
-    /// Returns `None` if the index must be rebuilt first. A chunk that is missing for good does not count:
-    /// then the index was rebuilt already.
+    /// Returns `None` if the index must be rebuilt first.
     fn try_take(
         store: &Store,
         options: &PurgeOptions,
         progress: &dyn Progress,
+        gaps: Gaps,
     ) -> Result<Option<Self>> {
         for _ in 0..MARK_ATTEMPTS {
             let incarnation = store.index().view(|view| view.incarnation())?;
-            let survey = Self::look(store, options, progress, incarnation);
+            let survey = Self::look(store, options, progress, gaps, incarnation);
             if store.index().view(|view| view.incarnation())? == incarnation {
                 return survey;
             }
@@ -92,6 +92,7 @@ impl Survey {
         store: &Store,
         options: &PurgeOptions,
         progress: &dyn Progress,
+        gaps: Gaps,
         incarnation: u64,
     ) -> Result<Option<Self>> {
         let (packs, generation) =
@@ -103,8 +104,7 @@ impl Survey {
         let mut marker = Marker::new(store, progress);
         mark_all(store, &mut marker)?;
         progress.end();
-        let is_new_index = store.index().was_rebuilt();
-        if !marker.gaps.is_empty() && !is_new_index {
+        if !marker.gaps.is_empty() && gaps == Gaps::Doubted {
             return Ok(None);
         }
         // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
