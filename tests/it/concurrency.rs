@@ -17,6 +17,7 @@ use chunkstore::environment::Environment;
 use chunkstore::error::Error;
 use chunkstore::id::RevisionId;
 use chunkstore::image_reader::ImageReader;
+use chunkstore::ops::purge::{self, PurgeOptions};
 use chunkstore::ops::{self, BackupError, BackupOptions, BackupStats};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::{Store, StoreOptions};
@@ -316,13 +317,14 @@ fn reader_gets_all_of_a_revision_or_none() {
             });
         }
         let _ends_the_others = SetOnDrop(&is_over);
-        let start = Instant::now();
+        let (start, mut numbers) = (Instant::now(), Numbers(2));
         while start.elapsed() < run_time(5) && !is_over.load(Ordering::Relaxed) {
             // No parent that pins, so that nothing but the readers keeps the chunks.
             let old = *newest.lock().unwrap();
             ops::forget(&store, &[old]).unwrap();
             purge_now(&store);
             *newest.lock().unwrap() = back_up(&store, "disk", &image).id;
+            thread::sleep(Duration::from_millis(numbers.below(15)));
         }
     });
     assert!(0 < opened.into_inner(), "no reader ever came in time");
@@ -381,8 +383,7 @@ impl Shared<'_> {
                 }
             }
             let stats = back_up(&store, name, &image);
-            let is_expected = |warning: &String| warning.contains("damaged index");
-            assert!(stats.warnings.iter().all(is_expected), "{:?}", stats.warnings);
+            assert_eq!(stats.warnings, Vec::<String>::new());
             self.truth.lock().unwrap().insert(stats.id, Arc::new(image.clone()));
         }
     }
@@ -489,6 +490,61 @@ impl Drop for SetOnDropUnlessDone<'_> {
         if thread::panicking() {
             self.0.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[test]
+fn purge_finds_what_is_needed_although_the_index_is_rebuilt_between_plan_and_execution() {
+    // Which pack gets which number in a new index depends on random ids, so several are tried.
+    for seed in 0..8 {
+        let (_directory, store) = new_store(&small_chunks());
+        let others: Vec<_> = (0..4).map(|other| random_image(100 + other, 20_000)).collect();
+        let image = random_image(seed, 20_000);
+        let old = back_up(&store, "old", &image).id;
+        let ids: Vec<_> = others.iter().map(|other| back_up(&store, "other", other).id).collect();
+        ops::forget(&store, &[old]).unwrap();
+        let new = thread::scope(|scope| {
+            let held = HeldBackup::start(scope, store.path(), "new", &image, 0);
+            let stats = purge_now(&store);
+            assert!(0 < stats.deferred_bytes);
+            held.go_on().id
+        });
+        // The old copies are condemned, the new revision has its own. Forget that too, but need the chunks again.
+        let options = PurgeOptions { grace: Duration::ZERO };
+        let plan = purge::plan(&store, &options, &NoProgress).unwrap();
+        let newest = back_up(&store, "newest", &image).id;
+        ops::forget(&store, &[new]).unwrap();
+        ops::rebuild_index(&store, &NoProgress).unwrap();
+        plan.execute(&NoProgress).unwrap();
+        assert_restores(&store, &newest, &image);
+        for (id, other) in ids.iter().zip(&others) {
+            assert_restores(&store, id, other);
+        }
+    }
+}
+
+#[test]
+fn purge_finds_what_was_committed_between_plan_and_execution_although_the_index_is_rebuilt() {
+    for seed in 0..8 {
+        let (_directory, store) = new_store(&StoreOptions::default());
+        let mut image = random_image(seed, 12 * MIB);
+        let old = back_up(&store, "old", &image).id;
+        let other = random_image(100 + seed, 20_000);
+        let other_id = back_up(&store, "other", &other).id;
+        image.write(11 * MIB as u64, &Numbers(2).bytes(MIB));
+        ops::forget(&store, &[old]).unwrap();
+        let (plan, id) = thread::scope(|scope| {
+            let held = HeldBackup::start(scope, store.path(), "new", &image, 11 * MIB as u64);
+            assert!(0 < purge_now(&store).deferred_bytes);
+            let options = PurgeOptions { grace: Duration::ZERO };
+            let plan = purge::plan(&store, &options, &NoProgress).unwrap();
+            (plan, held.go_on().id)
+        });
+        ops::rebuild_index(&store, &NoProgress).unwrap();
+        let stats = plan.execute(&NoProgress).unwrap();
+        assert!(0 < stats.reprieved_packs, "{stats:?}");
+        assert_restores(&store, &id, &image);
+        assert_restores(&store, &other_id, &other);
     }
 }
 
