@@ -54,7 +54,8 @@ impl ChunkReader {
         };
         self.store.index().reconcile()?;
         let mut refreshed = self.locate(id)?;
-        if refreshed == location {
+        let is_elsewhere = refreshed.is_some_and(|place| !place.is_missing);
+        if refreshed == location || !is_elsewhere {
             if !self.was_rebuilt_for(id, location)? {
                 return Err(first);
             }

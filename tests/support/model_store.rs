@@ -353,7 +353,9 @@ pub fn back_up(store: &Store, name: &str, image: &SparseImage) -> BackupStats {
 /// If they differ.
 pub fn assert_restores(store: &Store, id: &RevisionId, truth: &SparseImage) {
     let target = ImageTarget::default();
-    let options = RestoreOptions { read_back: true, ..RestoreOptions::default() };
+    // Reading back a tebibyte of zeros takes minutes.
+    let read_back = truth.len() < 1 << 30;
+    let options = RestoreOptions { read_back, ..RestoreOptions::default() };
     let stats = ops::restore(store, id, &target, &options, &NoProgress)
         .unwrap_or_else(|error| panic!("revision {id} is not restored: {error:?}"));
     assert_eq!(stats.size, truth.len());
