@@ -54,11 +54,11 @@ impl ChunkReader {
         };
         self.store.index().reconcile()?;
         let mut refreshed = self.locate(id)?;
-        if refreshed == location {
-            if !self.index_contradicts_pack(id, location) {
+        let is_elsewhere = refreshed.is_some_and(|place| !place.is_missing);
+        if refreshed == location || !is_elsewhere {
+            if !self.was_rebuilt_for(id, location)? {
                 return Err(first);
             }
-            self.store.index().rebuild(&crate::progress::NoProgress)?;
             refreshed = self.locate(id)?;
         }
         match self.read_at(kind, id, refreshed, plain) {
@@ -134,23 +134,27 @@ impl ChunkReader {
             .map_err(|source| ReadFault::Chunk(in_chunk(source)))
     }
 
-    /// Returns whether a new index may know better: the table of the pack says otherwise than this one. If it
-    /// agrees, the record itself is damaged, and nothing is won.
-    fn index_contradicts_pack(&self, id: &ChunkId, location: Option<Location>) -> bool {
-        let Some(location) = location else {
-            // A pack may have it all the same: a key of the index that is damaged, or a second copy
-            // beside one that was swept. One new index settles it for this handle.
-            return !self.store.index().was_rebuilt();
-        };
+    /// Rebuilds the index if a new one may know better: if the table of the pack says otherwise than the index, and, once
+    /// for each handle, if the index names no pack that can be read. If the table agrees, the record itself
+    /// is damaged, and nothing is won by a new index.
+    fn was_rebuilt_for(&self, id: &ChunkId, location: Option<Location>) -> Result<bool> {
         let storage: &dyn Storage = self.store.storage();
-        let Ok(contents) = read_contents(storage, &location.pack) else { return false };
+        let contents = location.map(|location| (location, read_contents(storage, &location.pack)));
+        let Some((location, Ok(contents))) = contents else {
+            return self.store.index().rebuild_once();
+        };
         let record = contents.records.get(to_usize(location.record_index));
-        !record.is_some_and(|record| {
+        let agrees = record.is_some_and(|record| {
             record.id == *id
                 && record.offset == location.offset
                 && record.stored_len == location.stored_len
                 && record.plain_len == location.plain_len
-        }) && contents.damage.is_none()
+        });
+        if agrees || contents.damage.is_some() {
+            return Ok(false);
+        }
+        self.store.index().rebuild(&crate::progress::NoProgress)?;
+        Ok(true)
     }
 }
 

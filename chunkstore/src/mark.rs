@@ -77,14 +77,23 @@ pub(crate) struct Gap {
     pub(crate) is_list: bool,
 }
 
+/// What it means that a needed chunk is not in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// The index may have lost it.
+    Doubted,
+    /// The index was rebuilt a moment ago: no pack has it.
+    Certain,
+}
+
 /// Collects what revisions need.
 pub(crate) struct Marker<'a> {
     store: &'a Store,
     reader: ChunkReader,
     progress: &'a dyn Progress,
     marked_roots: HashSet<ChunkId>,
-    /// By pack number.
-    pub(crate) needs: BTreeMap<u32, PackNeeds>,
+    /// By pack id: the numbers of the index mean other packs once it is rebuilt.
+    pub(crate) needs: BTreeMap<PackId, PackNeeds>,
     pub(crate) gaps: Vec<Gap>,
 }
 
@@ -155,7 +164,7 @@ impl<'a> Marker<'a> {
         match location {
             Some(location) if !location.is_missing => self
                 .needs
-                .entry(location.pack_number)
+                .entry(location.pack)
                 .or_insert_with(|| PackNeeds::new(location.pack))
                 .set(location.record_index, id),
             other => {

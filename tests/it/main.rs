@@ -1,5 +1,12 @@
 //! Scenario tests through the public interface.
 
+mod architecture;
+mod concurrency;
+mod cost;
 mod crash;
 mod faults;
 mod flip;
+mod golden;
+mod model;
+mod rescue;
+mod sizes;

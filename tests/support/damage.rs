@@ -239,10 +239,7 @@ fn open_damaged(vfs: &SimulatedVfs, kind: FileKind, seed: u64) -> Option<Store> 
 
 /// Returns whether the error says which object is damaged, missing, or of a newer format.
 fn is_named(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Damaged { .. } | Error::Missing { .. } | Error::UnsupportedFormat { .. }
-    )
+    matches!(error, Error::Damaged { .. } | Error::Missing { .. } | Error::UnsupportedFormat { .. })
 }
 
 fn check_named(error: &Error) {

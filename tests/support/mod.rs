@@ -6,5 +6,6 @@ pub mod images;
 pub mod long_tests;
 pub mod memory;
 pub mod model;
+pub mod model_store;
 pub mod simulated_store;
 pub mod workload;

@@ -1,16 +1,24 @@
 //! Changing the index, within one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
-    PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
+    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_INCARNATION, META_NEXT_PACK,
+    META_VERSION, PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
 use crate::id::{ChunkId, PackId, StoreId};
+use crate::time::Timestamp;
+
+/// How good a pack is as a place of a chunk: whether new backups may refer to it, then its age.
+type Rank = (bool, Timestamp);
+
+fn rank(row: &PackRow) -> Rank {
+    (row.accepts_new_references(), row.created)
+}
 
 /// Tables of the index, open for writing.
 #[derive(Debug)]
@@ -42,10 +50,12 @@ impl<'txn> Change<'txn> {
         transaction: &'txn WriteTransaction,
         store_id: StoreId,
         generation: u64,
+        incarnation: u64,
     ) -> Result<Self, Fault> {
         let mut change = Self::open_tables(transaction)?;
         change.meta.insert(META_VERSION, INDEX_VERSION).map_err(fault)?;
         change.meta.insert(META_GENERATION, generation).map_err(fault)?;
+        change.meta.insert(META_INCARNATION, incarnation).map_err(fault)?;
         change.meta.insert(META_NEXT_PACK, 0).map_err(fault)?;
         let mut store = transaction.open_table(STORE).map_err(fault)?;
         store.insert(STORE_ID, store_id.as_bytes()).map_err(fault)?;
@@ -61,8 +71,9 @@ impl<'txn> Change<'txn> {
         })
     }
 
-    /// Adds a pack and its records. Where a chunk is known already, the older place is kept if a new
-    /// backup may refer to it, unless `replace` is set.
+    /// Adds a pack and its records. Where a chunk is known already, a place that new backups may refer to wins
+    /// over one that they may not, then the one in the younger pack: a chunk that was written again
+    /// was written because the older copy is in doubt. With `replace` the new place wins anyway.
     ///
     /// A pack that is known and present is left alone: adding it again changes nothing.
     pub(crate) fn insert_pack(
@@ -87,10 +98,10 @@ impl<'txn> Change<'txn> {
 
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
-        let mut accepts = HashMap::from([(number, row.accepts_new_references())]);
+        let mut ranks = HashMap::from([(number, rank(&row))]);
         for index in order {
             let record = &records[index];
-            if !replace && self.is_better_placed(&record.id, number, &mut accepts)? {
+            if !replace && self.is_better_placed(&record.id, number, &mut ranks)? {
                 continue;
             }
             let entry = Entry {
@@ -111,7 +122,7 @@ impl<'txn> Change<'txn> {
         &self,
         id: &ChunkId,
         number: u32,
-        accepts: &mut HashMap<u32, bool>,
+        ranks: &mut HashMap<u32, Rank>,
     ) -> Result<bool, Fault> {
         let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
             return Ok(false);
@@ -120,15 +131,15 @@ impl<'txn> Change<'txn> {
         if other == number {
             return Ok(false);
         }
-        let other_accepts = match accepts.get(&other) {
+        let other_rank = match ranks.get(&other) {
             Some(known) => *known,
             None => {
-                let found = self.row(other)?.is_some_and(|row| row.accepts_new_references());
-                accepts.insert(other, found);
+                let found = self.row(other)?.map_or((false, Timestamp(i64::MIN)), |row| rank(&row));
+                ranks.insert(other, found);
                 found
             }
         };
-        Ok(other_accepts)
+        Ok(ranks.get(&number).is_none_or(|own| *own <= other_rank))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {
@@ -158,9 +169,31 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
-    /// Notes that the file of a pack is not there.
-    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<(), Fault> {
-        self.edit_row(id, |row| row.is_missing = true)
+    /// Notes that the file of a pack is not there, and returns whether that is a loss: whether the index relied on it.
+    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<bool, Fault> {
+        let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
+        let row = match number.map(|number| number.value()) {
+            Some(number) => self.row(number)?,
+            None => None,
+        };
+        self.edit_row(id, |row| row.is_missing = true)?;
+        Ok(row.is_some_and(|row| row.accepts_new_references()))
+    }
+
+    /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole
+    /// table of chunks.
+    pub(crate) fn forget_packs(&mut self, packs: &[PackId]) -> Result<(), Fault> {
+        let mut numbers = HashSet::new();
+        for id in packs {
+            let number = self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
+            if let Some(number) = number.map(|number| number.value()) {
+                self.packs.remove(number).map_err(fault)?;
+                numbers.insert(number);
+            }
+        }
+        self.chunks
+            .retain(|_, value| !numbers.contains(&Entry::decode(value).pack_number))
+            .map_err(fault)
     }
 
     /// Flags packs as condemned by list `generation` and raises the generation to at least that:

@@ -77,7 +77,7 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
-    /// Whether this handle has built the index anew.
+    /// Whether this handle has built the index anew because something was not found.
     was_rebuilt: Arc<AtomicBool>,
 }
 
@@ -253,14 +253,18 @@ impl Index {
             (rebuilt, None) => rebuilt.map_err(|fault| self.give_up(fault))?,
         };
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
-        self.was_rebuilt.store(true, Ordering::Relaxed);
         self.end_stand_in();
         Ok(rebuilt)
     }
 
-    /// Returns whether this handle has built the index anew: what it lacks now, no pack has.
-    pub(crate) fn was_rebuilt(&self) -> bool {
-        self.was_rebuilt.load(Ordering::Relaxed)
+    /// Rebuilds the index because it lacks something that is needed, and returns whether it did: the first time only.
+    /// What it lacks after that is most likely in no pack, and who reads on must not wait for a rebuild each time.
+    pub(crate) fn rebuild_once(&self) -> Result<bool> {
+        if self.was_rebuilt.swap(true, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.rebuild_or_stand_in()?;
+        Ok(true)
     }
 
     /// Names the index in the error of a transaction that is not tried again.

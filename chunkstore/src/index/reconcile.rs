@@ -114,13 +114,13 @@ impl Index {
         let gone: Vec<PackId> = present.difference(&listed).copied().collect();
         let mut damaged = self.adopt(unknown)?;
         if !gone.is_empty() {
-            match self.note_missing(&gone) {
+            let lost = match self.note_missing(&gone) {
                 // Reading goes on without the note: a missing file is found out when it is read.
-                Err(Error::Storage { source, .. }) if super::is_refusal(&source) => {}
+                Err(Error::Storage { source, .. }) if super::is_refusal(&source) => gone,
                 other => other?,
-            }
+            };
             damaged
-                .extend(gone.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
+                .extend(lost.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
         }
         Ok(damaged)
     }
@@ -177,14 +177,19 @@ impl Index {
         })
     }
 
-    fn note_missing(&self, gone: &[PackId]) -> Result<()> {
+    /// Notes packs that are not there and returns those that are lost. One that was condemned, or has left the
+    /// index by now, was swept: that is no loss.
+    fn note_missing(&self, gone: &[PackId]) -> Result<Vec<PackId>> {
         self.change(|change| {
+            let mut lost = Vec::new();
             for id in gone {
-                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_none() {
-                    change.mark_missing(id)?;
+                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_none()
+                    && change.mark_missing(id)?
+                {
+                    lost.push(*id);
                 }
             }
-            Ok(())
+            Ok(lost)
         })
     }
 
@@ -201,8 +206,11 @@ impl Index {
         let generation = condemned
             .newest_generation()
             .max(session::newest_start_generation(&self.environment, &self.layout)?);
+        let mut random = [0; 8];
+        self.environment.entropy.fill(&mut random);
+        let incarnation = u64::from_le_bytes(random);
         self.commit(database, |transaction| {
-            Change::create(transaction, self.store_id, generation).map(drop)
+            Change::create(transaction, self.store_id, generation, incarnation).map(drop)
         })?;
         progress.begin(Phase::RebuildIndex, Some(packs.len() as u64));
         let mut rebuilt = Rebuilt::default();

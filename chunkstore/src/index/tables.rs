@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::units::PackOffset;
 
 /// Version of the tables. An index of another version is rebuilt.
-pub(super) const INDEX_VERSION: u64 = 1;
+pub(super) const INDEX_VERSION: u64 = 2;
 
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; ChunkId::LEN], &[u8; Entry::LEN]> =
     TableDefinition::new("chunks");
@@ -25,6 +25,8 @@ pub(super) const STORE: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::
 /// Keys of [`META`].
 pub(super) const META_VERSION: &str = "version";
 pub(super) const META_GENERATION: &str = "generation";
+/// Random number of this file: a rebuilt index has another one, and its pack numbers mean other packs.
+pub(super) const META_INCARNATION: &str = "incarnation";
 pub(super) const META_NEXT_PACK: &str = "next pack number";
 /// Key of [`STORE`].
 pub(super) const STORE_ID: &str = "id";

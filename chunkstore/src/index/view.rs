@@ -3,8 +3,8 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow, STORE,
-    STORE_ID,
+    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_INCARNATION, META_VERSION, PACKS,
+    PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::id::{ChunkId, PackId, StoreId};
@@ -14,7 +14,6 @@ use crate::units::PackOffset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,
-    pub(crate) pack_number: u32,
     pub(crate) record_index: u32,
     pub(crate) offset: PackOffset,
     pub(crate) plain_len: u32,
@@ -68,6 +67,12 @@ impl View<'_> {
         self.meta(META_GENERATION)
     }
 
+    /// Returns the number of this index file. Two views with the same number agree on pack numbers, and a chunk
+    /// moved between the two at most into a pack that is newer than the first.
+    pub(crate) fn incarnation(&self) -> Result<u64, Fault> {
+        self.meta(META_INCARNATION)
+    }
+
     /// Returns where each of `ids` is.
     pub(crate) fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, Fault> {
         let chunks = self.transaction.open_table(CHUNKS).map_err(fault)?;
@@ -93,7 +98,6 @@ impl View<'_> {
             last = Some((entry.pack_number, row));
             locations.push(Some(Location {
                 pack: row.id,
-                pack_number: entry.pack_number,
                 record_index: entry.record_index,
                 offset: entry.offset,
                 plain_len: entry.plain_len,

@@ -13,7 +13,7 @@ use crate::format::{
     FooterRecord, FormatError, PageEntry, RecordHeader, RevisionState, SessionKind, SpanRef, Trust,
 };
 use crate::id::{ChunkId, PackId, RevisionId};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gaps, Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::revision::Revision;
@@ -103,13 +103,13 @@ pub fn verify(
     }
     let (revisions, _sessions) = begin(store, ids)?;
     let run = Run { store, progress, threads: options.threads };
-    let checked = match run.check(&revisions)? {
+    let checked = match run.check(&revisions, Gaps::Doubted)? {
         Some(checked) => checked,
         None => {
-            // The index named records that their packs do not have in these places.
+            // The index named records that their packs do not have in these places, or lacks some.
             progress.note("the index is damaged and was rebuilt");
             store.index().rebuild(&NoProgress)?;
-            run.check(&revisions)?.ok_or_else(|| Error::Bug {
+            run.check(&revisions, Gaps::Certain)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
         }
@@ -185,10 +185,13 @@ struct Checked {
 
 impl Run<'_> {
     /// Checks all that the revisions need. `None`: the index does not fit to the packs.
-    fn check(&self, revisions: &[Revision]) -> Result<Option<Checked>> {
+    fn check(&self, revisions: &[Revision], gaps: Gaps) -> Result<Option<Checked>> {
         let mut marker = Marker::new(self.store, self.progress);
         for revision in revisions {
             marker.mark_root(&revision.record.root)?;
+        }
+        if !marker.gaps.is_empty() && gaps == Gaps::Doubted {
+            return Ok(None);
         }
         let mut findings = Findings::default();
         for gap in &marker.gaps {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::PurgeOptions;
-use super::survey::{Fate, Survey, mark_all};
+use super::survey::{Fate, MARK_ATTEMPTS, Survey, index_keeps_changing, mark_all};
 use crate::error::{Error, Result};
 use crate::format::CondemnedList;
 use crate::id::PackId;
+use crate::index::PackRow;
 use crate::mark::Marker;
 use crate::pack::read_contents;
 use crate::progress::{Phase, Progress};
@@ -50,6 +51,7 @@ pub(super) fn execute(
     run.reprieve()?;
     run.condemn()?;
     let swept = run.sweep()?;
+    run.forget_gone_packs(&swept)?;
     run.stats.freed_bytes += store.storage().empty_trash()?;
     run.finish(&swept)
 }
@@ -157,7 +159,7 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| self.survey.fate(*number, row) != Fate::Dead)
+            .filter(|(_, row)| self.survey.fate(row) != Fate::Dead)
             .map(|(_, row)| row.id)
             .collect();
         self.take_off_lists(&needed)
@@ -198,10 +200,8 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| {
-                !row.is_missing
-                    && !listed.contains(&row.id)
-                    && self.survey.fate(*number, row) == Fate::Dead
+            .filter(|(_, row)| {
+                !row.is_missing && !listed.contains(&row.id) && self.survey.fate(row) == Fate::Dead
             })
             .map(|(_, row)| row.id)
             .collect();
@@ -270,16 +270,29 @@ impl Run<'_> {
     }
 
     /// Marks once more what revisions and pins need that came since the survey; returns all needed packs.
+    ///
+    /// A rebuilt index may have put a chunk that two packs hold into the other one. What was marked by the old one
+    /// says nothing then, and all is marked from the start.
     fn mark_again(&self) -> Result<BTreeSet<PackId>> {
-        let mut marker = Marker::new(self.store, self.progress);
-        marker.needs.clone_from(&self.survey.needs);
-        self.progress.begin(Phase::Mark, None);
-        mark_all(self.store, &mut marker)?;
-        self.progress.end();
-        if let Some(gap) = marker.gaps.into_iter().find(|gap| gap.is_list) {
-            return Err(gap.error);
+        let incarnation = || self.store.index().view(|view| view.incarnation());
+        for _ in 0..MARK_ATTEMPTS {
+            let before = incarnation()?;
+            let mut marker = Marker::new(self.store, self.progress);
+            if before == self.survey.incarnation {
+                marker.needs.clone_from(&self.survey.needs);
+            }
+            self.progress.begin(Phase::Mark, None);
+            mark_all(self.store, &mut marker)?;
+            self.progress.end();
+            if incarnation()? != before {
+                continue;
+            }
+            if let Some(gap) = marker.gaps.into_iter().find(|gap| gap.is_list) {
+                return Err(gap.error);
+            }
+            return Ok(marker.needs.into_keys().collect());
         }
-        Ok(marker.needs.values().map(|need| need.pack).collect())
+        Err(index_keeps_changing())
     }
 
     /// Index first, file second: nobody is led to a pack that is gone.
@@ -292,6 +305,27 @@ impl Run<'_> {
         };
         self.store.index().change(|change| change.remove_pack(pack, &records))?;
         self.store.storage().trash_pack(pack)
+    }
+
+    /// Takes packs out of the index that are gone and that nothing needs: those that somebody adopted
+    /// between their leaving the index and the directory, and those that were lost before. As long as the index
+    /// knows of a missing pack, backups do not rely on their parent.
+    fn forget_gone_packs(&self, swept: &BTreeSet<PackId>) -> Result<()> {
+        let is_gone =
+            |row: &PackRow| swept.contains(&row.id) || row.is_missing && self.survey.is_complete;
+        let known = self.store.index().view(|view| view.packs())?;
+        if !known.iter().any(|(_, row)| is_gone(row)) {
+            return Ok(());
+        }
+        self.store.index().change(|change| {
+            let mut gone = Vec::new();
+            for (_, row) in known.iter().filter(|(_, row)| is_gone(row)) {
+                if self.store.storage().object_len(&ObjectKey::Pack(row.id))?.is_none() {
+                    gone.push(row.id);
+                }
+            }
+            change.forget_packs(&gone)
+        })
     }
 
     /// Removes lists that name nothing any more, but never the newest.

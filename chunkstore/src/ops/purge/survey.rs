@@ -10,13 +10,16 @@ use super::{PurgeOptions, PurgeSummary};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gaps, Marker, PackNeeds};
 use crate::pack::read_contents;
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session::{self, FoundSession};
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::time::Timestamp;
+
+/// How often the marks are taken again because somebody rebuilt the index meanwhile.
+pub(super) const MARK_ATTEMPTS: u32 = 100;
 
 /// The facts.
 #[derive(Debug)]
@@ -27,7 +30,11 @@ pub(super) struct Survey {
     pub(super) condemned: Condemned,
     /// Generation of the index.
     pub(super) generation: u64,
-    pub(super) needs: BTreeMap<u32, PackNeeds>,
+    /// Index that `packs` and `needs` were taken from.
+    pub(super) incarnation: u64,
+    pub(super) needs: BTreeMap<PackId, PackNeeds>,
+    /// Whether everything that is needed was found.
+    pub(super) is_complete: bool,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
 }
@@ -52,24 +59,41 @@ impl Survey {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        match Self::try_take(store, options, progress)? {
+        match Self::try_take(store, options, progress, Gaps::Doubted)? {
             Some(survey) => Ok(survey),
             None => {
                 // What the index says does not fit to the packs, or it lacks chunks that a pack may have.
                 store.index().rebuild(&NoProgress)?;
-                Self::try_take(store, options, progress)?.ok_or_else(|| Error::Bug {
+                Self::try_take(store, options, progress, Gaps::Certain)?.ok_or_else(|| Error::Bug {
                     what: "a new index contradicts the packs that it was built from".to_owned(),
                 })
             }
         }
     }
 
-    /// Returns `None` if the index must be rebuilt first. A chunk that is missing for good does not count:
-    /// then the index was rebuilt already.
+    /// Returns `None` if the index must be rebuilt first.
     fn try_take(
         store: &Store,
         options: &PurgeOptions,
         progress: &dyn Progress,
+        gaps: Gaps,
+    ) -> Result<Option<Self>> {
+        for _ in 0..MARK_ATTEMPTS {
+            let incarnation = store.index().view(|view| view.incarnation())?;
+            let survey = Self::look(store, options, progress, gaps, incarnation);
+            if store.index().view(|view| view.incarnation())? == incarnation {
+                return survey;
+            }
+        }
+        Err(index_keeps_changing())
+    }
+
+    fn look(
+        store: &Store,
+        options: &PurgeOptions,
+        progress: &dyn Progress,
+        gaps: Gaps,
+        incarnation: u64,
     ) -> Result<Option<Self>> {
         let (packs, generation) =
             store.index().view(|view| Ok((view.packs()?, view.generation()?)))?;
@@ -80,12 +104,12 @@ impl Survey {
         let mut marker = Marker::new(store, progress);
         mark_all(store, &mut marker)?;
         progress.end();
-        let is_new_index = store.index().was_rebuilt();
-        if !marker.gaps.is_empty() && !is_new_index {
+        if !marker.gaps.is_empty() && gaps == Gaps::Doubted {
             return Ok(None);
         }
         // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
         let gaps = std::mem::take(&mut marker.gaps);
+        let is_complete = gaps.is_empty();
         if let Some(gap) = gaps.into_iter().find(|gap| gap.is_list) {
             return Err(gap.error);
         }
@@ -94,12 +118,22 @@ impl Survey {
             return Ok(None);
         }
         let graced = graced_sessions(&packs, &sessions, now, options);
-        Ok(Some(Self { now, packs, sessions, condemned, generation, needs, graced }))
+        Ok(Some(Self {
+            now,
+            packs,
+            sessions,
+            condemned,
+            generation,
+            incarnation,
+            needs,
+            is_complete,
+            graced,
+        }))
     }
 
     /// Returns why a pack stays or goes.
-    pub(super) fn fate(&self, number: u32, row: &PackRow) -> Fate {
-        if self.needs.get(&number).is_some_and(|need| need.pack == row.id) {
+    pub(super) fn fate(&self, row: &PackRow) -> Fate {
+        if self.needs.contains_key(&row.id) {
             return Fate::Needed;
         }
         let is_running =
@@ -126,8 +160,8 @@ impl Survey {
             })
             .collect();
         let mut waiting = HashSet::new();
-        for (number, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
-            match self.fate(*number, row) {
+        for (_, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
+            match self.fate(row) {
                 Fate::Needed | Fate::OfSession(_) => summary.keep_bytes += row.file_len,
                 Fate::Dead => {
                     let (generation, since) =
@@ -163,6 +197,14 @@ impl Survey {
             reasons.push(format!("the grace, until {}", Timestamp(end)));
         }
         reasons
+    }
+}
+
+/// Says why a purge gives up: it was always overtaken by a rebuild of the index.
+pub(super) fn index_keeps_changing() -> Error {
+    Error::Locked {
+        what: "the index".to_owned(),
+        holder: "processes that rebuild it again and again".to_owned(),
     }
 }
 
@@ -239,7 +281,7 @@ fn graced_sessions(
 }
 
 /// Returns whether the tables of the packs have the needed records where the index says.
-fn fits(store: &Store, needs: &BTreeMap<u32, PackNeeds>) -> Result<bool> {
+fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>) -> Result<bool> {
     let storage: &dyn Storage = store.storage();
     for need in needs.values() {
         match read_contents(storage, &need.pack) {
