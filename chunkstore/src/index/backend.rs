@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
 
@@ -18,11 +19,13 @@ const VIEW_BLOCK_LEN: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct FileBackend {
     file: Box<dyn VfsFile>,
+    /// Set when a sync fails, whatever the reason: nobody knows then what the medium has.
+    sync_failed: Arc<AtomicBool>,
 }
 
 impl FileBackend {
-    pub(super) fn new(file: Box<dyn VfsFile>) -> Self {
-        Self { file }
+    pub(super) fn new(file: Box<dyn VfsFile>, sync_failed: Arc<AtomicBool>) -> Self {
+        Self { file, sync_failed }
     }
 }
 
@@ -40,7 +43,7 @@ impl StorageBackend for FileBackend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync_data().inspect_err(|_| self.sync_failed.store(true, Ordering::Relaxed))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

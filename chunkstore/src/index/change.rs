@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
+    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
     PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
-use crate::id::{ChunkId, PackId, StoreId};
+use crate::id::{ChunkId, PackId, SourceName, StoreId};
 
 /// Tables of the index, open for writing.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Change<'txn> {
     packs: Table<'txn, u32, &'static [u8; PackRow::LEN]>,
     pack_numbers: Table<'txn, &'static [u8; PackId::LEN], u32>,
     meta: Table<'txn, &'static str, u64>,
+    complete: Table<'txn, &'static str, u64>,
 }
 
 impl<'txn> Change<'txn> {
@@ -58,13 +59,15 @@ impl<'txn> Change<'txn> {
             packs: transaction.open_table(PACKS).map_err(fault)?,
             pack_numbers: transaction.open_table(PACK_NUMBERS).map_err(fault)?,
             meta: transaction.open_table(META).map_err(fault)?,
+            complete: transaction.open_table(COMPLETE).map_err(fault)?,
         })
     }
 
-    /// Adds a pack and its records. Where a chunk is known already, the older place is kept if a new
-    /// backup may refer to it, unless `replace` is set.
+    /// Adds a pack and its records. Where a chunk is known already, the place in the younger pack is kept, if a new
+    /// backup may refer to it: it may have been written because the older one is damaged. With `replace` the new place
+    /// is kept in any case.
     ///
-    /// A pack that is known and present is left alone: adding it again changes nothing.
+    /// A pack that is known and present keeps its flag: another process may have adopted it a moment ago.
     pub(crate) fn insert_pack(
         &mut self,
         row: PackRow,
@@ -74,23 +77,24 @@ impl<'txn> Change<'txn> {
         let known = self.pack_numbers.get(row.id.as_bytes()).map_err(fault)?;
         let known = known.map(|number| number.value());
         let number = match known {
-            Some(number) => {
-                if self.row(number)?.is_some_and(|found| found.id == row.id && !found.is_missing) {
-                    return Ok(());
-                }
-                number
-            }
+            Some(number) => number,
             None => self.take_pack_number()?,
+        };
+        let present = self.row(number)?.filter(|found| found.id == row.id && !found.is_missing);
+        let row = match present {
+            Some(_) if !replace => return Ok(()),
+            Some(found) => PackRow { condemned: found.condemned, ..row },
+            None => row,
         };
         self.packs.insert(number, &row.encode()).map_err(fault)?;
         self.pack_numbers.insert(row.id.as_bytes(), number).map_err(fault)?;
 
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
-        let mut accepts = HashMap::from([(number, row.accepts_new_references())]);
+        let mut rows = HashMap::from([(number, Some(row))]);
         for index in order {
             let record = &records[index];
-            if !replace && self.is_better_placed(&record.id, number, &mut accepts)? {
+            if !replace && self.is_better_placed(&record.id, number, &row, &mut rows)? {
                 continue;
             }
             let entry = Entry {
@@ -111,7 +115,8 @@ impl<'txn> Change<'txn> {
         &self,
         id: &ChunkId,
         number: u32,
-        accepts: &mut HashMap<u32, bool>,
+        row: &PackRow,
+        rows: &mut HashMap<u32, Option<PackRow>>,
     ) -> Result<bool, Fault> {
         let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
             return Ok(false);
@@ -120,15 +125,16 @@ impl<'txn> Change<'txn> {
         if other == number {
             return Ok(false);
         }
-        let other_accepts = match accepts.get(&other) {
+        let other_row = match rows.get(&other) {
             Some(known) => *known,
             None => {
-                let found = self.row(other)?.is_some_and(|row| row.accepts_new_references());
-                accepts.insert(other, found);
+                let found = self.row(other)?;
+                rows.insert(other, found);
                 found
             }
         };
-        Ok(other_accepts)
+        let rank = |row: &PackRow| (row.accepts_new_references(), row.created);
+        Ok(other_row.is_some_and(|other_row| rank(row) <= rank(&other_row)))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {
@@ -161,6 +167,16 @@ impl<'txn> Change<'txn> {
     /// Notes that the file of a pack is not there.
     pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<(), Fault> {
         self.edit_row(id, |row| row.is_missing = true)
+    }
+
+    /// Notes that the revisions of `source` from this sequence number on were made while the index was there.
+    pub(crate) fn set_complete_since(
+        &mut self,
+        source: &SourceName,
+        sequence: u64,
+    ) -> Result<(), Fault> {
+        self.complete.insert(source.as_str(), sequence).map_err(fault)?;
+        Ok(())
     }
 
     /// Flags packs as condemned by list `generation` and raises the generation to at least that:
@@ -199,8 +215,9 @@ impl<'txn> Change<'txn> {
             }
         }
         // Chunks that a damaged footer did not name still lead here: the row stays, as missing.
+        let row = self.row(number)?;
         self.edit_row(id, |row| row.is_missing = true)?;
-        if !records.is_empty() {
+        if row.is_none_or(|row| u64::from(row.record_count) <= records.len() as u64) {
             self.packs.remove(number).map_err(fault)?;
             self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
         }

@@ -77,8 +77,6 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
-    /// Whether this handle has built the index anew.
-    was_rebuilt: Arc<AtomicBool>,
 }
 
 impl Index {
@@ -88,18 +86,29 @@ impl Index {
         storage: LocalStorage,
         store_id: StoreId,
     ) -> Self {
-        Self {
-            environment,
-            layout,
-            storage,
-            store_id,
-            in_memory: Arc::default(),
-            was_rebuilt: Arc::default(),
-        }
+        Self { environment, layout, storage, store_id, in_memory: Arc::default() }
     }
 
-    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there.
+    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there. Where that
+    /// cannot be written, an index in memory stands in: it is as old as when it was made, so only reading relies on it.
     pub(crate) fn view<R>(
+        &self,
+        look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Result<R> {
+        for _ in 0..REBUILD_ATTEMPTS {
+            match self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look)) {
+                Ok(found) => return Ok(found),
+                Err(Fault::Store(error)) if !is_refused(&error) => return Err(error),
+                Err(_) => self.renew()?,
+            }
+        }
+        let last = self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look));
+        last.map_err(|fault| self.give_up(fault))
+    }
+
+    /// Like [`Self::view`], but sees what all processes have written until now, or fails. For those whose safety
+    /// depends on it: who writes revisions, and purge.
+    pub(crate) fn view_current<R>(
         &self,
         look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> Result<R> {
@@ -107,7 +116,9 @@ impl Index {
             match self.try_view(&look) {
                 Ok(found) => return Ok(found),
                 Err(Fault::Store(error)) => return Err(error),
-                Err(Fault::Damaged(_) | Fault::Io(_)) => self.rebuild_or_stand_in()?,
+                Err(Fault::Damaged(_) | Fault::Io(_)) => {
+                    self.rebuild(&crate::progress::NoProgress)?;
+                }
             }
         }
         self.try_view(&look).map_err(|fault| self.give_up(fault))
@@ -129,15 +140,20 @@ impl Index {
         self.try_change(&edit).map_err(|fault| self.give_up(fault))
     }
 
+    /// Looks into the index in memory, if there is one.
+    fn try_view_stand_in<R>(
+        &self,
+        look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Option<std::result::Result<R, Fault>> {
+        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = in_memory.as_ref()?;
+        Some(guarded(|| View::run(database, self.store_id, look)))
+    }
+
     fn try_view<R>(
         &self,
         look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> std::result::Result<R, Fault> {
-        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = in_memory.as_ref() {
-            return guarded(|| View::run(database, self.store_id, look));
-        }
-        drop(in_memory);
         let _lock = self.lock(LockMode::Shared)?;
         let file = self.environment.vfs.open(&self.layout.index(), false).map_err(missing_or_io)?;
         guarded(|| {
@@ -154,8 +170,9 @@ impl Index {
     ) -> std::result::Result<R, Fault> {
         let _lock = self.lock(LockMode::Exclusive)?;
         let file = self.environment.vfs.open(&self.layout.index(), true).map_err(missing_or_io)?;
+        let sync_failed = Arc::<AtomicBool>::default();
         let result = guarded(|| {
-            let backend = FileBackend::new(file);
+            let backend = FileBackend::new(file, Arc::clone(&sync_failed));
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .create_with_backend(backend)
@@ -163,7 +180,7 @@ impl Index {
             self.transact(&database, edit)
         });
         if let Err(Fault::Io(error)) = &result
-            && !is_refusal(error)
+            && (!is_refusal(error) || sync_failed.load(Ordering::Relaxed))
         {
             // After a failed write or sync the file may say one thing now and another one after a crash.
             // It is a cache: without it the next user starts from the packs.
@@ -194,12 +211,17 @@ impl Index {
         Ok(lock::wait(&self.environment, &self.layout.lock("index"), mode)?)
     }
 
-    /// Rebuilds the index file, or builds one in memory if the store cannot be written.
-    fn rebuild_or_stand_in(&self) -> Result<()> {
+    /// Rebuilds the index file, or builds one in memory if that cannot be written.
+    pub(crate) fn renew(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
-            Err(Error::Storage { source, .. }) if is_read_only(&source) => self.stand_in(),
+            Err(error) if is_refused(&error) => self.stand_in(),
             other => other.map(drop),
         }
+    }
+
+    /// Goes back to the index file, if an index in memory stands in for it.
+    fn end_stand_in(&self) {
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn stand_in(&self) -> Result<()> {
@@ -231,19 +253,14 @@ impl Index {
         let rebuilt = guarded(|| {
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
-                .create_with_backend(FileBackend::new(file))
+                .create_with_backend(FileBackend::new(file, Arc::default()))
                 .map_err(fault)?;
             self.fill(&database, progress)
         });
         let rebuilt = rebuilt.map_err(|fault| self.give_up(fault))?;
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
-        self.was_rebuilt.store(true, Ordering::Relaxed);
+        self.end_stand_in();
         Ok(rebuilt)
-    }
-
-    /// Returns whether this handle has built the index anew: what it lacks now, no pack has.
-    pub(crate) fn was_rebuilt(&self) -> bool {
-        self.was_rebuilt.load(Ordering::Relaxed)
     }
 
     /// Names the index in the error of a transaction that is not tried again.
@@ -283,13 +300,19 @@ fn missing_or_io(error: io::Error) -> Fault {
     }
 }
 
-/// Returns whether nothing was written because nothing may be written.
-fn is_read_only(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+/// Returns whether the system refused a write: nothing may be written, or there is no space. What was there before is
+/// whole.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
 }
 
-/// Returns whether the system refused a write before it did anything to the file.
-fn is_refusal(error: &io::Error) -> bool {
-    is_read_only(error)
-        || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+/// Returns whether the store could not be written, which reading can do without.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Storage { source, .. } if is_refusal(source))
 }

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::units::PackOffset;
 
 /// Version of the tables. An index of another version is rebuilt.
-pub(super) const INDEX_VERSION: u64 = 1;
+pub(super) const INDEX_VERSION: u64 = 2;
 
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; ChunkId::LEN], &[u8; Entry::LEN]> =
     TableDefinition::new("chunks");
@@ -20,6 +20,9 @@ pub(super) const PACKS: TableDefinition<'_, u32, &[u8; PackRow::LEN]> =
 pub(super) const PACK_NUMBERS: TableDefinition<'_, &[u8; PackId::LEN], u32> =
     TableDefinition::new("pack numbers");
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// By source: the sequence number from which on its revisions were made while this index was there. It knows each pack that
+/// they need, so that a pack which goes away is noticed. An older revision may need packs that were gone before.
+pub(super) const COMPLETE: TableDefinition<'_, &str, u64> = TableDefinition::new("complete since");
 pub(super) const STORE: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("store");
 
 /// Keys of [`META`].
