@@ -53,15 +53,26 @@ impl ChunkReader {
             Err(ReadFault::Place(error)) => error,
         };
         self.store.index().reconcile()?;
-        let mut refreshed = self.locate(id)?;
-        let is_elsewhere = refreshed.is_some_and(|place| !place.is_missing);
-        if refreshed == location || !is_elsewhere {
-            if !self.was_rebuilt_for(id, location)? {
-                return Err(first);
+        let refreshed = self.locate(id)?;
+        let second = if refreshed == location {
+            first
+        } else {
+            match self.read_at(kind, id, refreshed, plain) {
+                Ok(()) => return Ok(()),
+                Err(ReadFault::Chunk(error)) => return Err(error),
+                Err(ReadFault::Place(error)) => error,
             }
-            refreshed = self.locate(id)?;
+        };
+        if refreshed.is_none() {
+            // A pack may have it all the same: the index is not the truth.
+            self.store.index().renew_once()?;
+        } else if self.index_contradicts_pack(id, refreshed) {
+            self.store.index().renew()?;
+        } else {
+            return Err(second);
         }
-        match self.read_at(kind, id, refreshed, plain) {
+        let renewed = self.locate(id)?;
+        match self.read_at(kind, id, renewed, plain) {
             Ok(()) => Ok(()),
             Err(ReadFault::Chunk(error) | ReadFault::Place(error)) => Err(error),
         }
@@ -134,27 +145,19 @@ impl ChunkReader {
             .map_err(|source| ReadFault::Chunk(in_chunk(source)))
     }
 
-    /// Rebuilds the index if a new one may know better: if the table of the pack says otherwise than the index, and, once
-    /// for each handle, if the index names no pack that can be read. If the table agrees, the record itself
-    /// is damaged, and nothing is won by a new index.
-    fn was_rebuilt_for(&self, id: &ChunkId, location: Option<Location>) -> Result<bool> {
+    /// Returns whether the table of the pack says otherwise than the index. If it agrees,
+    /// the record itself is damaged, and nothing is won by a new index.
+    fn index_contradicts_pack(&self, id: &ChunkId, location: Option<Location>) -> bool {
+        let Some(location) = location else { return false };
         let storage: &dyn Storage = self.store.storage();
-        let contents = location.map(|location| (location, read_contents(storage, &location.pack)));
-        let Some((location, Ok(contents))) = contents else {
-            return self.store.index().rebuild_once();
-        };
+        let Ok(contents) = read_contents(storage, &location.pack) else { return false };
         let record = contents.records.get(to_usize(location.record_index));
-        let agrees = record.is_some_and(|record| {
+        !record.is_some_and(|record| {
             record.id == *id
                 && record.offset == location.offset
                 && record.stored_len == location.stored_len
                 && record.plain_len == location.plain_len
-        });
-        if agrees || contents.damage.is_some() {
-            return Ok(false);
-        }
-        self.store.index().rebuild(&crate::progress::NoProgress)?;
-        Ok(true)
+        }) && contents.damage.is_none()
     }
 }
 

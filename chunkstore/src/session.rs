@@ -102,10 +102,7 @@ pub(crate) struct FoundSession {
 pub(crate) fn list(environment: &Environment, layout: &Layout) -> Result<Vec<FoundSession>> {
     let vfs = environment.vfs.as_ref();
     let directory = layout.directory("sessions");
-    let entries = match vfs.list(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::storage("list", &directory))?,
-    };
+    let entries = vfs.list(&directory).map_err(Error::storage("list", &directory))?;
     let mut sessions = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let Ok(id) = entry.name.parse::<SessionId>() else { continue };

@@ -15,7 +15,6 @@ mod view;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability};
@@ -77,8 +76,8 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
-    /// Whether this handle has built the index anew because something was not found.
-    was_rebuilt: Arc<AtomicBool>,
+    /// Whether this handle has built the index anew because a chunk was not to be found.
+    was_rebuilt: Arc<Mutex<bool>>,
 }
 
 impl Index {
@@ -98,8 +97,26 @@ impl Index {
         }
     }
 
-    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there.
+    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there. Where that
+    /// cannot be written, an index in memory stands in: it is as old as when it was made, so only reading relies on it.
     pub(crate) fn view<R>(
+        &self,
+        look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Result<R> {
+        for _ in 0..REBUILD_ATTEMPTS {
+            match self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look)) {
+                Ok(found) => return Ok(found),
+                Err(Fault::Store(error)) if !is_refused(&error) => return Err(error),
+                Err(_) => self.renew()?,
+            }
+        }
+        let last = self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look));
+        last.map_err(|fault| self.give_up(fault))
+    }
+
+    /// Like [`Self::view`], but sees what all processes have written until now, or fails. For those whose safety
+    /// depends on it: who writes revisions, and purge.
+    pub(crate) fn view_current<R>(
         &self,
         look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> Result<R> {
@@ -107,7 +124,9 @@ impl Index {
             match self.try_view(&look) {
                 Ok(found) => return Ok(found),
                 Err(Fault::Store(error)) => return Err(error),
-                Err(Fault::Damaged(_) | Fault::Io(_)) => self.rebuild_or_stand_in()?,
+                Err(Fault::Damaged(_) | Fault::Io(_)) => {
+                    self.rebuild(&crate::progress::NoProgress)?;
+                }
             }
         }
         self.try_view(&look).map_err(|fault| self.give_up(fault))
@@ -129,15 +148,20 @@ impl Index {
         self.try_change(&edit).map_err(|fault| self.give_up(fault))
     }
 
+    /// Looks into the index in memory, if there is one.
+    fn try_view_stand_in<R>(
+        &self,
+        look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Option<std::result::Result<R, Fault>> {
+        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = in_memory.as_ref()?;
+        Some(guarded(|| View::run(database, self.store_id, look)))
+    }
+
     fn try_view<R>(
         &self,
         look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> std::result::Result<R, Fault> {
-        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = in_memory.as_ref() {
-            return guarded(|| View::run(database, self.store_id, look));
-        }
-        drop(in_memory);
         let _lock = self.lock(LockMode::Shared)?;
         let file = self.environment.vfs.open(&self.layout.index(), false).map_err(missing_or_io)?;
         guarded(|| {
@@ -199,17 +223,17 @@ impl Index {
         Ok(lock::wait(&self.environment, &self.layout.lock("index"), mode)?)
     }
 
-    /// The file was written: it knows at least what is durable, and others write it too.
-    fn end_stand_in(&self) {
-        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Rebuilds the index file, or builds one in memory if the store cannot be written.
-    fn rebuild_or_stand_in(&self) -> Result<()> {
+    /// Rebuilds the index file, or builds one in memory if that cannot be written.
+    pub(crate) fn renew(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
-            Err(Error::Storage { source, .. }) if is_refusal(&source) => self.stand_in(),
+            Err(error) if is_refused(&error) => self.stand_in(),
             other => other.map(drop),
         }
+    }
+
+    /// Goes back to the index file, if an index in memory stands in for it.
+    fn end_stand_in(&self) {
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn stand_in(&self) -> Result<()> {
@@ -257,14 +281,15 @@ impl Index {
         Ok(rebuilt)
     }
 
-    /// Rebuilds the index because it lacks something that is needed, and returns whether it did: the first time only.
-    /// What it lacks after that is most likely in no pack, and who reads on must not wait for a rebuild each time.
-    pub(crate) fn rebuild_once(&self) -> Result<bool> {
-        if self.was_rebuilt.swap(true, Ordering::Relaxed) {
-            return Ok(false);
+    /// Builds the index anew, once for each handle, because a chunk is not in it at all; what it lacks afterwards, no
+    /// pack has.
+    pub(crate) fn renew_once(&self) -> Result<()> {
+        let mut was_rebuilt = self.was_rebuilt.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*was_rebuilt {
+            self.renew()?;
+            *was_rebuilt = true;
         }
-        self.rebuild_or_stand_in()?;
-        Ok(true)
+        Ok(())
     }
 
     /// Names the index in the error of a transaction that is not tried again.
@@ -304,8 +329,8 @@ fn missing_or_io(error: io::Error) -> Fault {
     }
 }
 
-/// Returns whether the system refused to write: nothing may be written, or there is no room for it. Reading
-/// goes on without writing.
+/// Returns whether the system refused a write: nothing may be written, or there is no space. What was there before is
+/// whole.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -314,4 +339,9 @@ fn is_refusal(error: &io::Error) -> bool {
             | io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Returns whether the store could not be written, which reading can do without.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Storage { source, .. } if is_refusal(source))
 }

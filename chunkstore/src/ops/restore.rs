@@ -10,7 +10,7 @@ use crate::chunk_reader::ChunkReader;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
-use crate::image_reader::{ImageReader, locate_entries};
+use crate::image_reader::{ImageReader, check_len, locate_entries};
 use crate::index::Location;
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
@@ -288,14 +288,4 @@ impl<'a> Worker<'a> {
         self.totals.findings.add_range(&chunk, revision, offset, len);
         Ok(())
     }
-}
-
-/// A page says how long each of its chunks is; one of another length would shift all that follows.
-fn check_len(id: &ChunkId, found: usize, expected: u64) -> Result<()> {
-    if found as u64 == expected {
-        return Ok(());
-    }
-    let source = crate::format::FormatError::Inconsistent { what: "its page says another length" };
-    let object = crate::error::ObjectName::Chunk { id: *id, pack: None };
-    Err(Error::Damaged { object, source })
 }

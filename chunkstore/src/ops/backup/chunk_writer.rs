@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
             return Ok(vec![None; claimed.len()]);
         }
         let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].1).collect();
-        self.store.index().view(|view| view.locate(&ids))
+        self.store.index().view_current(|view| view.locate(&ids))
     }
 
     /// Returns whether the chunk is where the index says, in a pack that a new revision may rely on. What the index says

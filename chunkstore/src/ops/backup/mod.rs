@@ -32,6 +32,9 @@ use crate::session::Session;
 use crate::source::{Source, SourceError};
 use crate::store::Store;
 
+/// Most bytes of tags and name that go into a record: it stays below the limit of a document however they are escaped.
+const RECORD_TEXT_LEN_MAX: usize = 64 << 10;
+
 /// Why there is no revision. Errors of the source and of the store stay apart.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -157,6 +160,15 @@ pub fn backup(
         statistics,
     };
     store.commit_record(&record)?;
+    if parent.begins_complete {
+        // If this fails the next backup looks every chunk up, as this one did.
+        let _costs_time_only = store
+            .index()
+            .change(|change| change.set_complete_since(&record.source, record.sequence));
+    }
+    if let Err(error) = parent.settle_doubt(store, record.id) {
+        warnings.push(format!("the next backup writes every chunk again too: {error}"));
+    }
     session.finish();
     let (id, parent, size) = (record.id, record.parent, record.size);
     Ok(BackupStats { id, parent, size, statistics, warnings })
@@ -171,12 +183,17 @@ fn check(source: &dyn Source, options: &BackupOptions) -> std::result::Result<()
             len_max: IMAGE_LEN_MAX,
         }));
     }
-    match options.tags.iter().find(|tag| !is_tag(tag)) {
-        Some(tag) => Err(BackupError::Store(Error::InvalidOption {
-            what: format!("{tag:?} cannot be a tag"),
-        })),
-        None => Ok(()),
+    if let Some(tag) = options.tags.iter().find(|tag| !is_tag(tag)) {
+        let what = format!("{tag:?} cannot be a tag");
+        return Err(BackupError::Store(Error::InvalidOption { what }));
     }
+    let text_len =
+        source.name().len() + options.tags.iter().map(|tag| tag.len() + 1).sum::<usize>();
+    if RECORD_TEXT_LEN_MAX < text_len {
+        let what = format!("tags and name of the source have {text_len} bytes, at most 64 KiB fit");
+        return Err(BackupError::Store(Error::InvalidOption { what }));
+    }
+    Ok(())
 }
 
 /// Chooses the parent and registers the session that pins it.
@@ -186,7 +203,8 @@ fn begin(
     warnings: &mut Vec<String>,
 ) -> Result<(Parent, Session)> {
     loop {
-        let parent = Parent::choose(store, &options.source_name, warnings)?;
+        let mut warnings_of_choice = Vec::new();
+        let parent = Parent::choose(store, &options.source_name, &mut warnings_of_choice)?;
         let pins = parent.revision.iter().map(|revision| revision.record.root).collect();
         let session = store.begin_session(SessionKind::Backup, pins)?;
         // Purge reads revisions first and pins second: a parent that is still there now is seen by every purge,
@@ -198,6 +216,7 @@ fn begin(
             None => true,
         };
         if is_still_there {
+            warnings.append(&mut warnings_of_choice);
             return Ok((parent, session));
         }
     }

@@ -1,25 +1,22 @@
 //! What is in the store, what is needed, and who is running: the facts that a purge decides on.
 //!
-//! The order of reading is the proof: packs, then sessions, then revision records, then pins. A backup that ends between
-//! the first two has its revision among the records; a reader that begins after the records were
-//! read finds its revision still there, or it is not in the records and the reader gives up.
+//! The order of reading is the proof: packs, then sessions, then revision records, then pins, then records and pins
+//! once more. A backup that ends between the first two has its revision among the records; a reader that begins
+//! after the records were read finds its revision still there, or it is not in the records and the reader gives up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{PurgeOptions, PurgeSummary};
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectName, Result};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
-use crate::mark::{Gaps, Marker, PackNeeds};
+use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::read_contents;
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session::{self, FoundSession};
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::time::Timestamp;
-
-/// How often the marks are taken again because somebody rebuilt the index meanwhile.
-pub(super) const MARK_ATTEMPTS: u32 = 100;
 
 /// The facts.
 #[derive(Debug)]
@@ -30,19 +27,25 @@ pub(super) struct Survey {
     pub(super) condemned: Condemned,
     /// Generation of the index.
     pub(super) generation: u64,
-    /// Index that `packs` and `needs` were taken from.
-    pub(super) incarnation: u64,
-    pub(super) needs: BTreeMap<PackId, PackNeeds>,
-    /// Whether everything that is needed was found.
-    pub(super) is_complete: bool,
+    pub(super) needs: Needs,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
+    /// Packs that nothing seems to need, but whose table is damaged while chunks are missing: who knows which.
+    suspects: HashSet<PackId>,
+}
+
+/// What revisions and pinned roots need.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    pub(super) packs: BTreeMap<PackId, PackNeeds>,
+    /// Chunks that no pack has.
+    pub(super) lost: BTreeSet<ChunkId>,
 }
 
 /// Why a pack stays or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// A revision or a pinned root needs it.
+    /// A revision or a pinned root needs it, or may need it.
     Needed,
     /// A running backup, or one that died a short time ago, has written it.
     OfSession(SessionId),
@@ -59,81 +62,21 @@ impl Survey {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        match Self::try_take(store, options, progress, Gaps::Doubted)? {
-            Some(survey) => Ok(survey),
-            None => {
-                // What the index says does not fit to the packs, or it lacks chunks that a pack may have.
-                store.index().rebuild(&NoProgress)?;
-                Self::try_take(store, options, progress, Gaps::Certain)?.ok_or_else(|| Error::Bug {
-                    what: "a new index contradicts the packs that it was built from".to_owned(),
-                })
-            }
-        }
-    }
-
-    /// Returns `None` if the index must be rebuilt first.
-    fn try_take(
-        store: &Store,
-        options: &PurgeOptions,
-        progress: &dyn Progress,
-        gaps: Gaps,
-    ) -> Result<Option<Self>> {
-        for _ in 0..MARK_ATTEMPTS {
-            let incarnation = store.index().view(|view| view.incarnation())?;
-            let survey = Self::look(store, options, progress, gaps, incarnation);
-            if store.index().view(|view| view.incarnation())? == incarnation {
-                return survey;
-            }
-        }
-        Err(index_keeps_changing())
-    }
-
-    fn look(
-        store: &Store,
-        options: &PurgeOptions,
-        progress: &dyn Progress,
-        gaps: Gaps,
-        incarnation: u64,
-    ) -> Result<Option<Self>> {
         let (packs, generation) =
-            store.index().view(|view| Ok((view.packs()?, view.generation()?)))?;
+            store.index().view_current(|view| Ok((view.packs()?, view.generation()?)))?;
         let sessions = session::list(store.environment(), store.layout())?;
         let condemned = Condemned::read(store.storage())?;
+        condemned.refuse_newer_format()?;
         let now = store.environment().clock.now();
-        progress.begin(Phase::Mark, None);
-        let mut marker = Marker::new(store, progress);
-        mark_all(store, &mut marker)?;
-        progress.end();
-        if !marker.gaps.is_empty() && gaps == Gaps::Doubted {
-            return Ok(None);
-        }
-        // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
-        let gaps = std::mem::take(&mut marker.gaps);
-        let is_complete = gaps.is_empty();
-        if let Some(gap) = gaps.into_iter().find(|gap| gap.is_list) {
-            return Err(gap.error);
-        }
-        let needs = marker.needs;
-        if !fits(store, &needs)? {
-            return Ok(None);
-        }
+        let needs = find_needs(store, progress, &Needs::default())?;
         let graced = graced_sessions(&packs, &sessions, now, options);
-        Ok(Some(Self {
-            now,
-            packs,
-            sessions,
-            condemned,
-            generation,
-            incarnation,
-            needs,
-            is_complete,
-            graced,
-        }))
+        let suspects = find_suspects(store, &packs, &needs)?;
+        Ok(Self { now, packs, sessions, condemned, generation, needs, graced, suspects })
     }
 
     /// Returns why a pack stays or goes.
     pub(super) fn fate(&self, row: &PackRow) -> Fate {
-        if self.needs.contains_key(&row.id) {
+        if self.needs.packs.contains_key(&row.id) || self.suspects.contains(&row.id) {
             return Fate::Needed;
         }
         let is_running =
@@ -200,29 +143,66 @@ impl Survey {
     }
 }
 
-/// Says why a purge gives up: it was always overtaken by a rebuild of the index.
-pub(super) fn index_keeps_changing() -> Error {
-    Error::Locked {
-        what: "the index".to_owned(),
-        holder: "processes that rebuild it again and again".to_owned(),
+/// Finds out what is needed, and adds it to what is known already.
+///
+/// The index is derived and its pages are not checked, so nothing is concluded from it alone: what it says is there is
+/// compared with the packs, and before a chunk counts as lost the index is built anew.
+pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) -> Result<Needs> {
+    let marker = mark_all(store, progress, known)?;
+    let is_news =
+        |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
+    let is_complete = !marker.gaps.iter().any(is_news);
+    let marker = if is_complete && fits(store, &marker.needs, known)? {
+        marker
+    } else {
+        store.index().rebuild(&NoProgress)?;
+        let marker = mark_all(store, progress, known)?;
+        if !fits(store, &marker.needs, known)? {
+            let what = "a new index contradicts the packs that it was built from";
+            return Err(Error::Bug { what: what.to_owned() });
+        }
+        marker
+    };
+    // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
+    let mut lost = known.lost.clone();
+    for (chunk, gap) in marker.gaps {
+        if gap.is_list {
+            return Err(gap.error);
+        }
+        lost.insert(chunk);
     }
+    Ok(Needs { packs: marker.needs, lost })
 }
 
-/// Marks what all revisions and all pinned roots need, in this order.
-pub(super) fn mark_all(store: &Store, marker: &mut Marker<'_>) -> Result<()> {
-    // A record whose removal is not durable yet would come back after a power cut, without its chunks.
-    store.storage().sync_revisions()?;
-    let history = store.history(None)?;
-    if let Some(damage) = history.damaged.into_iter().next() {
-        return Err(damage);
+/// Marks what all revisions and all pinned roots need, in this order, on top of what is known.
+///
+/// Twice, because the first round takes long: a backup may commit in it, after the records were read, and
+/// end before its pin is looked for, and its parent may have been forgotten before. The second round has next to
+/// nothing to mark and finds its record.
+fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress, known: &Needs) -> Result<Marker<'a>> {
+    let mut marker = Marker::new(store, progress);
+    marker.needs.clone_from(&known.packs);
+    progress.begin(Phase::Mark, None);
+    for _ in 0..2 {
+        // A record whose removal is not durable yet would come back after a power cut, without its chunks.
+        store.storage().sync_revisions()?;
+        let history = store.history(None)?;
+        let is_record = |damage: &Error| {
+            // The revision of a damaged state is among the others.
+            !matches!(damage, Error::Damaged { object: ObjectName::State { .. }, .. })
+        };
+        if let Some(damage) = history.damaged.into_iter().find(is_record) {
+            return Err(damage);
+        }
+        for revision in &history.revisions {
+            marker.mark_root(&revision.record.root)?;
+        }
+        for pin in pinned_roots(store)? {
+            marker.mark_root(&pin)?;
+        }
     }
-    for revision in &history.revisions {
-        marker.mark_root(&revision.record.root)?;
-    }
-    for pin in pinned_roots(store)? {
-        marker.mark_root(&pin)?;
-    }
-    Ok(())
+    progress.end();
+    Ok(marker)
 }
 
 /// Returns the roots that running sessions pin.
@@ -280,11 +260,15 @@ fn graced_sessions(
     sessions.iter().filter(is_graced).map(|found| found.id).collect()
 }
 
-/// Returns whether the tables of the packs have the needed records where the index says.
-fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>) -> Result<bool> {
+/// Returns whether the tables of the packs have the needed records where the index says. What was known already was
+/// compared before.
+fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>, known: &Needs) -> Result<bool> {
     let storage: &dyn Storage = store.storage();
-    for need in needs.values() {
-        match read_contents(storage, &need.pack) {
+    for (pack, need) in needs {
+        if known.packs.get(pack) == Some(need) {
+            continue;
+        }
+        match read_contents(storage, pack) {
             Ok(contents) if !need.agrees_with(&contents.records) => return Ok(false),
             // A pack that cannot be read is needed all the same, and is kept.
             Ok(_) => {}
@@ -293,4 +277,27 @@ fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Returns the packs that may hold a lost chunk behind the damage in their table or in a record's header.
+fn find_suspects(
+    store: &Store,
+    packs: &[(u32, PackRow)],
+    needs: &Needs,
+) -> Result<HashSet<PackId>> {
+    let mut suspects = HashSet::new();
+    if needs.lost.is_empty() {
+        return Ok(suspects);
+    }
+    for (_, row) in packs.iter().filter(|(_, row)| !needs.packs.contains_key(&row.id)) {
+        match read_contents(store.storage() as &dyn Storage, &row.id) {
+            Ok(contents) if contents.damage.is_none() => {}
+            Err(Error::Missing { .. }) => {}
+            Err(error) if !error.is_damage() => return Err(error),
+            Ok(_) | Err(_) => {
+                suspects.insert(row.id);
+            }
+        }
+    }
+    Ok(suspects)
 }
