@@ -53,15 +53,26 @@ impl ChunkReader {
             Err(ReadFault::Place(error)) => error,
         };
         self.store.index().reconcile()?;
-        let mut refreshed = self.locate(id)?;
-        if refreshed == location {
-            if !self.index_contradicts_pack(id, location) {
-                return Err(first);
+        let refreshed = self.locate(id)?;
+        let second = if refreshed == location {
+            first
+        } else {
+            match self.read_at(kind, id, refreshed, plain) {
+                Ok(()) => return Ok(()),
+                Err(ReadFault::Chunk(error)) => return Err(error),
+                Err(ReadFault::Place(error)) => error,
             }
-            self.store.index().rebuild(&crate::progress::NoProgress)?;
-            refreshed = self.locate(id)?;
+        };
+        if self.index_contradicts_pack(id, refreshed) {
+            self.store.index().rebuild_or_stand_in()?;
+        } else if matches!(second, Error::Missing { .. }) {
+            // Another pack may have it: the index is not the truth.
+            self.store.index().rebuild_once()?;
+        } else {
+            return Err(second);
         }
-        match self.read_at(kind, id, refreshed, plain) {
+        let location = self.locate(id)?;
+        match self.read_at(kind, id, location, plain) {
             Ok(()) => Ok(()),
             Err(ReadFault::Chunk(error) | ReadFault::Place(error)) => Err(error),
         }

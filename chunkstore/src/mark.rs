@@ -83,8 +83,8 @@ pub(crate) struct Marker<'a> {
     reader: ChunkReader,
     progress: &'a dyn Progress,
     marked_roots: HashSet<ChunkId>,
-    /// By pack number.
-    pub(crate) needs: BTreeMap<u32, PackNeeds>,
+    /// By pack. Not by its number, which is another one after the index was built anew.
+    pub(crate) needs: BTreeMap<PackId, PackNeeds>,
     pub(crate) gaps: Vec<Gap>,
 }
 
@@ -155,7 +155,7 @@ impl<'a> Marker<'a> {
         match location {
             Some(location) if !location.is_missing => self
                 .needs
-                .entry(location.pack_number)
+                .entry(location.pack)
                 .or_insert_with(|| PackNeeds::new(location.pack))
                 .set(location.record_index, id),
             other => {

@@ -61,10 +61,11 @@ impl<'txn> Change<'txn> {
         })
     }
 
-    /// Adds a pack and its records. Where a chunk is known already, the older place is kept if a new
-    /// backup may refer to it, unless `replace` is set.
+    /// Adds a pack and its records. Where a chunk is known already, the place in the newer pack wins, unless new backups
+    /// may refer to the other one only: the newer copy may have been written because the older one is damaged. With
+    /// `replace` this pack wins.
     ///
-    /// A pack that is known and present is left alone: adding it again changes nothing.
+    /// Without `replace`, a pack that is known and present is left alone: adding it again changes nothing.
     pub(crate) fn insert_pack(
         &mut self,
         row: PackRow,
@@ -75,7 +76,8 @@ impl<'txn> Change<'txn> {
         let known = known.map(|number| number.value());
         let number = match known {
             Some(number) => {
-                if self.row(number)?.is_some_and(|found| found.id == row.id && !found.is_missing) {
+                let is_known = |found: PackRow| found.id == row.id && !found.is_missing;
+                if !replace && self.row(number)?.is_some_and(is_known) {
                     return Ok(());
                 }
                 number
@@ -87,10 +89,10 @@ impl<'txn> Change<'txn> {
 
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
-        let mut accepts = HashMap::from([(number, row.accepts_new_references())]);
+        let mut rows = HashMap::from([(number, Some(row))]);
         for index in order {
             let record = &records[index];
-            if !replace && self.is_better_placed(&record.id, number, &mut accepts)? {
+            if !replace && self.is_better_placed(&record.id, number, &mut rows)? {
                 continue;
             }
             let entry = Entry {
@@ -106,12 +108,12 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
-    /// Returns whether the index has a place for `id` that is at least as good as pack `number`.
+    /// Returns whether the index has a place for `id` that is at least as good as one in pack `number`.
     fn is_better_placed(
         &self,
         id: &ChunkId,
         number: u32,
-        accepts: &mut HashMap<u32, bool>,
+        rows: &mut HashMap<u32, Option<PackRow>>,
     ) -> Result<bool, Fault> {
         let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
             return Ok(false);
@@ -120,15 +122,12 @@ impl<'txn> Change<'txn> {
         if other == number {
             return Ok(false);
         }
-        let other_accepts = match accepts.get(&other) {
-            Some(known) => *known,
-            None => {
-                let found = self.row(other)?.is_some_and(|row| row.accepts_new_references());
-                accepts.insert(other, found);
-                found
-            }
-        };
-        Ok(other_accepts)
+        if !rows.contains_key(&other) {
+            rows.insert(other, self.row(other)?);
+        }
+        let row_of = |number: &u32| rows.get(number).copied().flatten();
+        let rank = |row: PackRow| (row.accepts_new_references(), row.created);
+        Ok(row_of(&number).map(rank) <= row_of(&other).map(rank))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {

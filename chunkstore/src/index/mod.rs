@@ -15,7 +15,6 @@ mod view;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability};
@@ -77,8 +76,8 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
-    /// Whether this handle has built the index anew.
-    was_rebuilt: Arc<AtomicBool>,
+    /// Whether this handle has built the index anew because a chunk was not to be found.
+    was_rebuilt: Arc<Mutex<bool>>,
 }
 
 impl Index {
@@ -205,7 +204,7 @@ impl Index {
     }
 
     /// Rebuilds the index file, or builds one in memory if the store cannot be written.
-    fn rebuild_or_stand_in(&self) -> Result<()> {
+    pub(crate) fn rebuild_or_stand_in(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
             Err(Error::Storage { source, .. }) if is_refusal(&source) => self.stand_in(),
             other => other.map(drop),
@@ -253,14 +252,20 @@ impl Index {
             (rebuilt, None) => rebuilt.map_err(|fault| self.give_up(fault))?,
         };
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
-        self.was_rebuilt.store(true, Ordering::Relaxed);
         self.end_stand_in();
         Ok(rebuilt)
     }
 
-    /// Returns whether this handle has built the index anew: what it lacks now, no pack has.
-    pub(crate) fn was_rebuilt(&self) -> bool {
-        self.was_rebuilt.load(Ordering::Relaxed)
+    /// Builds the index anew, once for each handle, because a chunk is not where the index says or not in the
+    /// index at all; returns whether that was done now. What the index lacks afterwards, no pack has.
+    pub(crate) fn rebuild_once(&self) -> Result<bool> {
+        let mut was_rebuilt = self.was_rebuilt.lock().unwrap_or_else(PoisonError::into_inner);
+        if *was_rebuilt {
+            return Ok(false);
+        }
+        self.rebuild_or_stand_in()?;
+        *was_rebuilt = true;
+        Ok(true)
     }
 
     /// Names the index in the error of a transaction that is not tried again.

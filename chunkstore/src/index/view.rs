@@ -8,6 +8,7 @@ use super::tables::{
 };
 use super::{Fault, fault};
 use crate::id::{ChunkId, PackId, StoreId};
+use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::units::PackOffset;
 
 /// Where a chunk is, as the index says. To be checked against the record header there.
@@ -80,6 +81,9 @@ impl View<'_> {
                 continue;
             };
             let entry = Entry::decode(value.value());
+            if PACK_RECORD_COUNT_MAX <= entry.record_index {
+                return Err(Fault::Damaged(format!("it has record {}", entry.record_index)));
+            }
             let row = match last {
                 Some((number, row)) if number == entry.pack_number => row,
                 _ => {

@@ -15,7 +15,7 @@ use crate::format::{
 use crate::id::{PackId, RevisionId};
 use crate::mark::{Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
-use crate::progress::{NoProgress, Phase, Progress};
+use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::session::Session;
 use crate::storage::Storage;
@@ -105,7 +105,7 @@ pub fn verify(
         None => {
             // The index named records that their packs do not have in these places.
             progress.note("the index is damaged and was rebuilt");
-            store.index().rebuild(&NoProgress)?;
+            store.index().rebuild_or_stand_in()?;
             run.check(&revisions)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
@@ -183,6 +183,10 @@ impl Run<'_> {
         let mut marker = Marker::new(self.store, self.progress);
         for revision in revisions {
             marker.mark_root(&revision.record.root)?;
+        }
+        let is_gap_missing = |gap: &crate::mark::Gap| matches!(gap.error, Error::Missing { .. });
+        if marker.gaps.iter().any(is_gap_missing) && self.store.index().rebuild_once()? {
+            return self.check(revisions);
         }
         let mut findings = Findings::default();
         for gap in &marker.gaps {

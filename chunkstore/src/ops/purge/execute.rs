@@ -157,7 +157,7 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| self.survey.fate(*number, row) != Fate::Dead)
+            .filter(|(_, row)| self.survey.fate(row) != Fate::Dead)
             .map(|(_, row)| row.id)
             .collect();
         self.take_off_lists(&needed)
@@ -198,10 +198,8 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| {
-                !row.is_missing
-                    && !listed.contains(&row.id)
-                    && self.survey.fate(*number, row) == Fate::Dead
+            .filter(|(_, row)| {
+                !row.is_missing && !listed.contains(&row.id) && self.survey.fate(row) == Fate::Dead
             })
             .map(|(_, row)| row.id)
             .collect();

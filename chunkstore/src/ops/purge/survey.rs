@@ -7,16 +7,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{PurgeOptions, PurgeSummary};
-use crate::error::{Error, Result};
+use crate::chunk_reader::to_usize;
+use crate::error::Result;
+use crate::format::PackHeader;
 use crate::id::{ChunkId, PackId, SessionId};
-use crate::index::{Condemned, PackRow};
+use crate::index::{Condemned, Location, PackRow};
 use crate::mark::{Marker, PackNeeds};
-use crate::pack::read_contents;
+use crate::pack::{PackContents, read_contents};
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session::{self, FoundSession};
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::time::Timestamp;
+
+/// Chunks that are looked up at once.
+const LOOKUP_COUNT: usize = 50_000;
 
 /// The facts.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ pub(super) struct Survey {
     pub(super) condemned: Condemned,
     /// Generation of the index.
     pub(super) generation: u64,
-    pub(super) needs: BTreeMap<u32, PackNeeds>,
+    pub(super) needs: BTreeMap<PackId, PackNeeds>,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
 }
@@ -52,25 +57,11 @@ impl Survey {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        match Self::try_take(store, options, progress)? {
-            Some(survey) => Ok(survey),
-            None => {
-                // What the index says does not fit to the packs, or it lacks chunks that a pack may have.
-                store.index().rebuild(&NoProgress)?;
-                Self::try_take(store, options, progress)?.ok_or_else(|| Error::Bug {
-                    what: "a new index contradicts the packs that it was built from".to_owned(),
-                })
-            }
+        // Whatever the index said wrongly could make a needed pack look dead.
+        if !confirm_index(store)? {
+            progress.note("the index is damaged and was rebuilt");
+            store.index().rebuild(&NoProgress)?;
         }
-    }
-
-    /// Returns `None` if the index must be rebuilt first. A chunk that is missing for good does not count:
-    /// then the index was rebuilt already.
-    fn try_take(
-        store: &Store,
-        options: &PurgeOptions,
-        progress: &dyn Progress,
-    ) -> Result<Option<Self>> {
         let (packs, generation) =
             store.index().view(|view| Ok((view.packs()?, view.generation()?)))?;
         let sessions = session::list(store.environment(), store.layout())?;
@@ -80,26 +71,19 @@ impl Survey {
         let mut marker = Marker::new(store, progress);
         mark_all(store, &mut marker)?;
         progress.end();
-        let is_new_index = store.index().was_rebuilt();
-        if !marker.gaps.is_empty() && !is_new_index {
-            return Ok(None);
-        }
         // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
         let gaps = std::mem::take(&mut marker.gaps);
         if let Some(gap) = gaps.into_iter().find(|gap| gap.is_list) {
             return Err(gap.error);
         }
         let needs = marker.needs;
-        if !fits(store, &needs)? {
-            return Ok(None);
-        }
         let graced = graced_sessions(&packs, &sessions, now, options);
-        Ok(Some(Self { now, packs, sessions, condemned, generation, needs, graced }))
+        Ok(Self { now, packs, sessions, condemned, generation, needs, graced })
     }
 
     /// Returns why a pack stays or goes.
-    pub(super) fn fate(&self, number: u32, row: &PackRow) -> Fate {
-        if self.needs.get(&number).is_some_and(|need| need.pack == row.id) {
+    pub(super) fn fate(&self, row: &PackRow) -> Fate {
+        if self.needs.contains_key(&row.id) {
             return Fate::Needed;
         }
         let is_running =
@@ -126,8 +110,8 @@ impl Survey {
             })
             .collect();
         let mut waiting = HashSet::new();
-        for (number, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
-            match self.fate(*number, row) {
+        for (_, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
+            match self.fate(row) {
                 Fate::Needed | Fate::OfSession(_) => summary.keep_bytes += row.file_len,
                 Fate::Dead => {
                     let (generation, since) =
@@ -238,17 +222,62 @@ fn graced_sessions(
     sessions.iter().filter(is_graced).map(|found| found.id).collect()
 }
 
-/// Returns whether the tables of the packs have the needed records where the index says.
-fn fits(store: &Store, needs: &BTreeMap<u32, PackNeeds>) -> Result<bool> {
+/// Returns whether the index knows every record of every pack, at a place where a pack has it, and who wrote the pack.
+///
+/// Nothing less will do. One entry that leads to another chunk's record hides that its own pack is needed, and redb
+/// does not notice: it checks no page that it reads.
+fn confirm_index(store: &Store) -> Result<bool> {
     let storage: &dyn Storage = store.storage();
-    for need in needs.values() {
-        match read_contents(storage, &need.pack) {
-            Ok(contents) if !need.agrees_with(&contents.records) => return Ok(false),
-            // A pack that cannot be read is needed all the same, and is kept.
-            Ok(_) => {}
-            Err(error) if error.is_damage() => {}
+    let packs = store.index().view(|view| view.packs())?;
+    let mut elsewhere: Option<(PackId, PackContents)> = None;
+    for (_, row) in packs.iter().filter(|(_, row)| !row.is_missing) {
+        let contents = match read_contents(storage, &row.id) {
+            Ok(contents) => contents,
+            // A new index does not know a pack that cannot be read, and so it stays.
+            Err(error) if error.is_damage() => return Ok(false),
             Err(other) => return Err(other),
+        };
+        let is_row_right =
+            |header: &PackHeader| header.session_id == row.session && header.created == row.created;
+        if !contents.header.as_ref().is_none_or(is_row_right) {
+            return Ok(false);
+        }
+        let indices: Vec<usize> = (0..contents.records.len()).collect();
+        for batch in indices.chunks(LOOKUP_COUNT) {
+            let ids: Vec<ChunkId> = batch.iter().map(|index| contents.records[*index].id).collect();
+            let locations = store.index().view(|view| view.locate(&ids))?;
+            for (index, location) in batch.iter().zip(locations) {
+                let record = &contents.records[*index];
+                let Some(location) = location else { return Ok(false) };
+                if location.pack == row.id && is_at(&location, &contents, &record.id) {
+                    continue;
+                }
+                // Another copy counts, if it is one.
+                if elsewhere.as_ref().is_none_or(|(pack, _)| *pack != location.pack) {
+                    match read_contents(storage, &location.pack) {
+                        Ok(contents) => elsewhere = Some((location.pack, contents)),
+                        Err(error) if error.is_damage() => return Ok(false),
+                        Err(other) => return Err(other),
+                    }
+                }
+                let is_copy =
+                    |(_, contents): &(PackId, PackContents)| is_at(&location, contents, &record.id);
+                if !elsewhere.as_ref().is_some_and(is_copy) {
+                    return Ok(false);
+                }
+            }
         }
     }
     Ok(true)
+}
+
+/// Returns whether the record with this number in the table of a pack is that of chunk `id`.
+fn is_at(location: &Location, contents: &PackContents, id: &ChunkId) -> bool {
+    let record = contents.records.get(to_usize(location.record_index));
+    record.is_some_and(|record| {
+        record.id == *id
+            && record.offset == location.offset
+            && record.stored_len == location.stored_len
+            && record.plain_len == location.plain_len
+    })
 }
