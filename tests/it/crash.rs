@@ -19,8 +19,7 @@ use support::workload::{self, Images};
 
 const WORKLOAD_SEED: u64 = 1;
 const IMAGE_LEN: usize = 12 << 10;
-const NOTHING_KEPT: CrashMode =
-    CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::Lost };
+const NOTHING_KEPT: CrashMode = CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::Lost };
 const NAMES_KEPT: CrashMode = CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::Kept };
 
 /// Runs the workload until the plan stops it.
@@ -45,8 +44,7 @@ fn aftermath(vfs: &SimulatedVfs, mode: Option<CrashMode>, seed: u64) -> Simulate
 
 /// Returns the modes to try at a stop: a few in turn for a sample, each with several seeds for all.
 fn modes_at(stop: u64) -> Vec<(Option<CrashMode>, u64)> {
-    let modes: Vec<Option<CrashMode>> =
-        CrashMode::all().map(Some).chain([None]).collect();
+    let modes: Vec<Option<CrashMode>> = CrashMode::all().map(Some).chain([None]).collect();
     let seeds = if choose(false, true) { 0..4 } else { 0..1 };
     if choose(false, true) {
         return modes.iter().flat_map(|mode| seeds.clone().map(|seed| (*mode, seed))).collect();
@@ -145,7 +143,9 @@ fn purpose(call: &Call, later: &[Call]) -> String {
         let path = path.strip_prefix(simulated_store::STORE_PATH).unwrap_or(path);
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         match parts.as_slice() {
-            [top, _, file] => format!("{top}/*/*{}", file.rsplit_once('.').map_or("", |(_, end)| end)),
+            [top, _, file] => {
+                format!("{top}/*/*{}", file.rsplit_once('.').map_or("", |(_, end)| end))
+            }
             [top, _] if top == "packs" || top == "revisions" => format!("{top}/*"),
             [top, _] => format!("{top}/*"),
             [top] => top.clone(),
@@ -232,9 +232,10 @@ fn loss_of_each_sync_that_matters_is_noticed() {
     }
     assert_eq!(table.values().map(Vec::len).sum::<usize>(), purposes);
     for (purpose, places) in &table {
-        let one = places.iter().take(choose(4, usize::MAX)).any(|(sync, at)| {
-            is_noticed(&images, &FaultPlan::drop_sync(*sync), *at)
-        });
+        let one = places
+            .iter()
+            .take(choose(4, usize::MAX))
+            .any(|(sync, at)| is_noticed(&images, &FaultPlan::drop_sync(*sync), *at));
         // Some are made twice, by two steps that do not know of each other.
         let all = drop_all(places.iter().map(|(sync, _)| *sync));
         let step = places.len().div_ceil(choose(4, 1000));

@@ -17,9 +17,7 @@ use support::attempt::Attempts;
 use support::images;
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store};
-use support::simulated_store::{
-    backup, create, describe, open, purge_now, restore, verify_all,
-};
+use support::simulated_store::{backup, create, describe, open, purge_now, restore, verify_all};
 
 const IMAGE_LEN: usize = 12 << 10;
 

@@ -144,6 +144,17 @@ impl SmallStore {
         self.check_readable(&store, &readable, "at last");
     }
 
+    /// Checks only that every revision restores right bytes, or that an error names what is damaged.
+    ///
+    /// # Panics
+    ///
+    /// If it is not so.
+    pub fn check_reading(&self, damaged: &SimulatedVfs, kind: FileKind, seed: u64) {
+        if let Some(store) = open_damaged(damaged, kind, seed) {
+            self.readable(&store, kind);
+        }
+    }
+
     /// Restores everything, and returns what could be restored.
     fn readable(&self, store: &Store, kind: FileKind) -> BTreeSet<RevisionId> {
         let history = store.history(None).expect("the directories can be listed");
@@ -239,10 +250,7 @@ fn open_damaged(vfs: &SimulatedVfs, kind: FileKind, seed: u64) -> Option<Store> 
 
 /// Returns whether the error says which object is damaged, missing, or of a newer format.
 fn is_named(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Damaged { .. } | Error::Missing { .. } | Error::UnsupportedFormat { .. }
-    )
+    matches!(error, Error::Damaged { .. } | Error::Missing { .. } | Error::UnsupportedFormat { .. })
 }
 
 fn check_named(error: &Error) {
