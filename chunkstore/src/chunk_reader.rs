@@ -65,8 +65,8 @@ impl ChunkReader {
         };
         if self.index_contradicts_pack(id, refreshed) {
             self.store.index().rebuild_or_stand_in()?;
-        } else if matches!(second, Error::Missing { .. }) {
-            // Another pack may have it: the index is not the truth.
+        } else if refreshed.is_none() {
+            // A pack may have it all the same: the index is not the truth.
             self.store.index().rebuild_once()?;
         } else {
             return Err(second);

@@ -13,7 +13,7 @@ use crate::format::{
     FooterRecord, FormatError, PageEntry, RecordHeader, RevisionState, SessionKind, SpanRef, Trust,
 };
 use crate::id::{PackId, RevisionId};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
@@ -184,8 +184,12 @@ impl Run<'_> {
         for revision in revisions {
             marker.mark_root(&revision.record.root)?;
         }
-        let is_gap_missing = |gap: &crate::mark::Gap| matches!(gap.error, Error::Missing { .. });
-        if marker.gaps.iter().any(is_gap_missing) && self.store.index().rebuild_once()? {
+        // What the index does not know at all, a pack may have all the same.
+        let is_unknown = |gap: &Gap| {
+            let object = ObjectName::Chunk { id: gap.chunk, pack: None };
+            matches!(&gap.error, Error::Missing { object: missing } if *missing == object)
+        };
+        if marker.gaps.iter().any(is_unknown) && self.store.index().rebuild_once()? {
             return self.check(revisions);
         }
         let mut findings = Findings::default();
