@@ -36,7 +36,7 @@ fn flip_all(kinds: &[FileKind]) {
             let few = [if offset % 2 == 0 { 0xff } else { bit }];
             for mask in choose(&few[..], &all_bits[..]) {
                 let depth =
-                    choose(if offset % 9 < 1 { Depth::All } else { Depth::Reading }, Depth::All);
+                    choose(if offset % 9 == 0 { Depth::All } else { Depth::Reading }, Depth::All);
                 flip(&store, &mut attempts, &path, (kind, depth), offset, *mask);
             }
         }
