@@ -4,6 +4,7 @@ mod architecture;
 mod concurrency;
 mod cost;
 mod crash;
+mod damage;
 mod faults;
 mod flip;
 mod golden;

@@ -144,6 +144,17 @@ impl SmallStore {
         self.check_readable(&store, &readable, "at last");
     }
 
+    /// Checks only that every revision restores right bytes, or that an error names what is damaged.
+    ///
+    /// # Panics
+    ///
+    /// If it is not so.
+    pub fn check_reading(&self, damaged: &SimulatedVfs, kind: FileKind, seed: u64) {
+        if let Some(store) = open_damaged(damaged, kind, seed) {
+            self.readable(&store, kind);
+        }
+    }
+
     /// Restores everything, and returns what could be restored.
     fn readable(&self, store: &Store, kind: FileKind) -> BTreeSet<RevisionId> {
         let history = store.history(None).expect("the directories can be listed");
