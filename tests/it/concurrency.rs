@@ -242,8 +242,7 @@ fn packs_of_a_running_backup_are_left_alone() {
 fn store_with_clock() -> (TempDir, Store, SimulatedClock) {
     let directory = tempfile::tempdir().unwrap();
     let clock = SimulatedClock::default();
-    let environment =
-        Environment { clock: Arc::new(clock.clone()), ..Environment::system() };
+    let environment = Environment { clock: Arc::new(clock.clone()), ..Environment::system() };
     let path = directory.path().join("store");
     let store = Store::create_in(environment, path, &StoreOptions::default()).unwrap();
     (directory, store, clock)
@@ -405,7 +404,8 @@ impl Shared<'_> {
         let mut numbers = Numbers(seed);
         while self.goes_on() {
             let store = open(self.path);
-            let grace = Duration::from_millis([0, 0, 300][usize::try_from(numbers.below(3)).unwrap()]);
+            let grace =
+                Duration::from_millis([0, 0, 300][usize::try_from(numbers.below(3)).unwrap()]);
             match try_purge(&store, grace) {
                 Ok(_) => {}
                 Err(error) => panic!("purge: {error:?}"),

@@ -20,7 +20,9 @@ use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
 use chunkstore::time::Timestamp;
 use chunkstore::vfs::Vfs;
-use chunkstore::vfs::simulated::{FaultPlan, SeededEntropy, SimulatedClock, SimulatedVfs, environment};
+use chunkstore::vfs::simulated::{
+    FaultPlan, SeededEntropy, SimulatedClock, SimulatedVfs, environment,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use support::model_store::{
@@ -39,28 +41,60 @@ const HOUR: u64 = 3600;
 #[derive(Clone, Debug)]
 enum Edit {
     /// Random bytes of this seed.
-    Write { place: u64, len: usize, seed: u64 },
+    Write {
+        place: u64,
+        len: usize,
+        seed: u64,
+    },
     /// Bytes that another source may have as well.
-    WriteCommon { place: u64, len: usize },
-    Clear { place: u64, len: u64 },
-    Resize { len: u64 },
+    WriteCommon {
+        place: u64,
+        len: usize,
+    },
+    Clear {
+        place: u64,
+        len: u64,
+    },
+    Resize {
+        len: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Backup { source: usize, edits: Vec<Edit> },
+    Backup {
+        source: usize,
+        edits: Vec<Edit>,
+    },
     /// The source cannot be read from some place on.
-    FailedBackup { source: usize, edits: Vec<Edit>, place: u64 },
-    Restore { pick: usize },
-    Read { pick: usize, seed: u64 },
-    Verify { picks: Vec<usize> },
-    Forget { pick: usize },
-    Purge { grace_hours: u64 },
+    FailedBackup {
+        source: usize,
+        edits: Vec<Edit>,
+        place: u64,
+    },
+    Restore {
+        pick: usize,
+    },
+    Read {
+        pick: usize,
+        seed: u64,
+    },
+    Verify {
+        picks: Vec<usize>,
+    },
+    Forget {
+        pick: usize,
+    },
+    Purge {
+        grace_hours: u64,
+    },
     DeleteIndex,
     RebuildIndex,
     Reopen,
     /// Hours, back too.
-    MoveClock { hours: i64 },
+    MoveClock {
+        hours: i64,
+    },
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -218,7 +252,8 @@ impl World {
     fn fail(&mut self, source: usize, edits: &[Edit], place: u64) {
         self.edit(source, edits);
         let image = &self.images[source];
-        let reader = ImageSource::new(image).failing_at(place.checked_rem(image.len()).unwrap_or(0));
+        let reader =
+            ImageSource::new(image).failing_at(place.checked_rem(image.len()).unwrap_or(0));
         match try_backup(&self.store, SOURCES[source], &reader) {
             Err(BackupError::Source(_)) => {}
             Err(BackupError::Store(error)) => panic!("an error of the source, not {error}"),

@@ -12,7 +12,9 @@ use chunkstore::error::Result;
 use chunkstore::id::RevisionId;
 use chunkstore::image_reader::{Extent, ImageReader};
 use chunkstore::ops::purge::{self, PurgeOptions, PurgeStats};
-use chunkstore::ops::{self, BackupError, BackupOptions, BackupStats, RestoreOptions, VerifyOptions};
+use chunkstore::ops::{
+    self, BackupError, BackupOptions, BackupStats, RestoreOptions, VerifyOptions,
+};
 use chunkstore::progress::NoProgress;
 use chunkstore::source::{Source, SourceError};
 use chunkstore::store::{Store, StoreOptions};
@@ -119,10 +121,7 @@ impl SparseImage {
 }
 
 /// Splits `len` bytes at `offset` into blocks: number, range in the block, range in the bytes.
-fn blocks_of(
-    offset: u64,
-    len: usize,
-) -> impl Iterator<Item = (u64, Range<usize>, Range<usize>)> {
+fn blocks_of(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         (done < len).then(|| {

@@ -201,9 +201,7 @@ impl Run<'_> {
             .packs
             .iter()
             .filter(|(_, row)| {
-                !row.is_missing
-                    && !listed.contains(&row.id)
-                    && self.survey.fate(row) == Fate::Dead
+                !row.is_missing && !listed.contains(&row.id) && self.survey.fate(row) == Fate::Dead
             })
             .map(|(_, row)| row.id)
             .collect();
@@ -313,9 +311,8 @@ impl Run<'_> {
     /// between their leaving the index and the directory, and those that were lost before. As long as the index
     /// knows of a missing pack, backups do not rely on their parent.
     fn forget_gone_packs(&self, swept: &BTreeSet<PackId>) -> Result<()> {
-        let is_gone = |row: &PackRow| {
-            swept.contains(&row.id) || row.is_missing && self.survey.is_complete
-        };
+        let is_gone =
+            |row: &PackRow| swept.contains(&row.id) || row.is_missing && self.survey.is_complete;
         let known = self.store.index().view(|view| view.packs())?;
         if !known.iter().any(|(_, row)| is_gone(row)) {
             return Ok(());
