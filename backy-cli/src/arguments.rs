@@ -259,6 +259,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn version_names_the_format_of_the_library() {
+        let format = format!("store format {}", chunkstore::FORMAT_VERSION);
+        assert!(VERSION.ends_with(&format), "{VERSION:?}");
+    }
+
+    #[test]
     fn arguments_do_not_contradict_each_other() {
         Arguments::command().debug_assert();
     }

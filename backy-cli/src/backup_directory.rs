@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use chunkstore::id::{RevisionId, SourceName};
+use chunkstore::layout::Layout;
 use chunkstore::limits::NAME_LEN_MAX;
 use chunkstore::revision_spec::{Candidate, RevisionSpec, SpecError};
 use chunkstore::{History, Revision, Store};
@@ -13,9 +14,6 @@ use jiff::tz::TimeZone;
 use crate::command_error::CommandError;
 use crate::config::Config;
 use crate::ui::Ui;
-
-/// Name of the file that makes a directory a store.
-const STORE_FILE: &str = "store.json";
 
 /// A directory that holds a configuration, a store, or both.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ impl BackupDirectory {
     }
 
     pub(crate) fn open_store(&self) -> Result<Store, CommandError> {
-        Ok(Store::open(&self.store_path())?)
+        Ok(Store::open(self.store_path())?)
     }
 
     /// Returns the name of the source in the store; `None` without a configuration.
@@ -70,7 +68,7 @@ impl BackupDirectory {
         }
     }
 
-    /// Returns the revisions that are seen through this directory, and warns of records that are damaged.
+    /// Returns the revisions that are seen through this directory, and warns of damaged records.
     pub(crate) fn history(&self, store: &Store, ui: &Ui) -> Result<History, CommandError> {
         let history = store.history(self.source_name()?.as_ref())?;
         ui.warnings(&history.damaged);
@@ -116,21 +114,14 @@ impl Selection {
 
 /// Returns whether there is a store in `path`, of whatever version.
 pub(crate) fn holds_store(path: &Path) -> bool {
-    path.join(STORE_FILE).exists()
+    Layout::new(path).config().exists()
 }
 
-/// Returns the name of a backup directory's source if none is configured: the last part of its path, with `_` in place of
-/// what a name cannot have.
+/// Returns the name of a backup directory's source if none is configured: the last part of its
+/// path, with `_` in place of what a name cannot have.
 pub(crate) fn default_name(path: &Path) -> Result<SourceName, CommandError> {
-    let absolute =
-        path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(|source| {
-            CommandError::File {
-                action: "find the absolute path of",
-                path: path.to_owned(),
-                source,
-            }
-        })?;
-    let base = absolute.file_name().map(|name| name.to_string_lossy().into_owned());
+    let real = path.canonicalize().or_else(|_| absolute(path))?;
+    let base = real.file_name().map(|name| name.to_string_lossy().into_owned());
     let permitted = |symbol: char| match symbol {
         symbol if symbol.is_ascii_alphanumeric() || "._-".contains(symbol) => symbol,
         _ => '_',
@@ -142,6 +133,15 @@ pub(crate) fn default_name(path: &Path) -> Result<SourceName, CommandError> {
     }
     name.parse().map_err(|_| {
         CommandError::Usage(format!("{} gives the source no name: use --name", path.display()))
+    })
+}
+
+/// Returns the absolute form of a path; symbolic links stay, as in `/dev/disk/by-id`.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::File {
+        action: "find the absolute path of",
+        path: path.to_owned(),
+        source,
     })
 }
 

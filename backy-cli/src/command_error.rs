@@ -24,7 +24,7 @@ pub(crate) enum CommandError {
     #[error("cannot select revision {text:?}")]
     Spec { text: String, source: SpecError },
     /// There is neither a configuration nor a store.
-    #[error("{path} is not a backup directory: it holds neither a configuration nor a store", path = path.display())]
+    #[error("no configuration and no store in {path}", path = path.display())]
     NoBackupDirectory { path: PathBuf },
     /// A safety rule forbids it.
     #[error("{what}")]

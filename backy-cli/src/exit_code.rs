@@ -1,4 +1,4 @@
-//! Exit codes: the only place that maps errors to them. Scripts and monitoring rely on these numbers.
+//! Exit codes: the only place that maps errors to them. Scripts and monitoring rely on the numbers.
 
 use std::io;
 
@@ -36,7 +36,7 @@ pub(crate) const LOCKED: u8 = 11;
 const SIGNAL: u8 = 128;
 const SIGINT: u8 = 2;
 
-/// Returns the exit code of an error; `signal` is the number of the last signal, 0 if there was none.
+/// Returns the exit code of an error; `signal` is the number of the last signal, 0 without one.
 pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
     match error {
         CommandError::Usage(_) | CommandError::UnknownTags { .. } => USAGE,

@@ -1,7 +1,7 @@
 //! Making a backup directory: the steps that `init` and the first `backup --source` share.
 //!
-//! The store comes first and the configuration last, so that what an interrupted attempt leaves behind is
-//! taken up by the next one. A store that is there already is used as it is.
+//! The store comes first and the configuration last, so that what an interrupted attempt leaves
+//! behind is taken up by the next one. A store that is there already is used as it is.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use chunkstore::id::SourceName;
 use chunkstore::source::{FileSource, SourceError};
 use chunkstore::{Store, StoreOptions};
 
-use crate::backup_directory::{default_name, holds_store};
+use crate::backup_directory::{absolute, default_name, holds_store};
 use crate::command_error::CommandError;
 use crate::config::{self, Config, SourceConfig, SourceKind};
 use crate::human;
@@ -22,9 +22,11 @@ use crate::ui::Ui;
 /// What a new backup directory shall be.
 #[derive(Debug)]
 pub(crate) struct InitOptions {
+    /// Absolute path.
     pub(crate) directory: PathBuf,
     pub(crate) source: SourceConfig,
     pub(crate) name: Option<SourceName>,
+    /// Absolute path of the store, if it is not in the directory itself.
     pub(crate) store: Option<PathBuf>,
     pub(crate) chunking: Option<ChunkingParams>,
     pub(crate) compression_level: Option<i32>,
@@ -49,7 +51,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
     let config = Config {
         source: options.source.clone(),
         schedule: Schedule::default(),
-        store: options.store.as_deref().map(absolute).transpose()?,
+        store: options.store.clone(),
         // Written even if it is the default: the directory may be moved.
         name: Some(name),
     };
@@ -61,7 +63,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
 pub(crate) fn parse_source(kind: &str, path: &Path) -> Result<SourceConfig, CommandError> {
     if kind != "file" {
         return Err(CommandError::Usage(format!(
-            "unknown type of source {kind:?}: this version backs up \"file\" (an image file or block device)"
+            "unknown type of source {kind:?}: there is \"file\" (an image file or block device)"
         )));
     }
     let filename = absolute(path)?;
@@ -155,8 +157,7 @@ fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, Command
 }
 
 fn refuse_other_parameters(store: &Store, options: &InitOptions) -> Result<(), CommandError> {
-    let is_other_chunking =
-        options.chunking.as_ref().is_some_and(|chunking| chunking != store.chunking());
+    let is_other_chunking = options.chunking.is_some_and(|chunking| *store.chunking() != chunking);
     let is_other_level =
         options.compression_level.is_some_and(|level| level != store.config().compression_level);
     if !is_other_chunking && !is_other_level {
@@ -180,14 +181,6 @@ fn refuse_name_in_use(store: &Store, name: &SourceName) -> Result<(), CommandErr
             store.path().display()
         ),
         hint: format!("use another name, or --name {name} to continue that history"),
-    })
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
-    std::path::absolute(path).map_err(|source| CommandError::File {
-        action: "find the absolute path of",
-        path: path.to_owned(),
-        source,
     })
 }
 

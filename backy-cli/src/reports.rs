@@ -197,6 +197,16 @@ pub(crate) struct VerifyReport<'a> {
     checked_chunks: u64,
     checked_bytes: u64,
     damaged: Vec<DamageReport<'a>>,
+    damaged_packs: Vec<DamagedPackReport<'a>>,
+    verified: &'a [RevisionId],
+    duration_seconds: f64,
+}
+
+/// A pack that cannot be read as a whole.
+#[derive(Debug, Serialize)]
+struct DamagedPackReport<'a> {
+    pack: PackId,
+    reason: &'a str,
 }
 
 impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
@@ -205,6 +215,13 @@ impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
             checked_chunks: stats.checked_chunks,
             checked_bytes: stats.checked_bytes,
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
+            damaged_packs: stats
+                .damaged_packs
+                .iter()
+                .map(|(pack, reason)| DamagedPackReport { pack: *pack, reason })
+                .collect(),
+            verified: &stats.verified,
+            duration_seconds: human::seconds(stats.duration_milliseconds),
         }
     }
 }
@@ -232,6 +249,7 @@ pub(crate) struct InfoReport<'a> {
     apparent_bytes: u64,
     unique_bytes: u64,
     stored_bytes: u64,
+    condemned_bytes: u64,
     chunking: ChunkingParams,
     compression_level: i32,
 }
@@ -248,6 +266,7 @@ impl<'a> InfoReport<'a> {
             apparent_bytes: info.apparent_bytes,
             unique_bytes: info.unique_bytes,
             stored_bytes: info.stored_bytes,
+            condemned_bytes: info.condemned_bytes,
             chunking: info.chunking,
             compression_level: info.compression_level,
         }

@@ -12,8 +12,17 @@ pub struct Layout {
 
 impl Layout {
     /// Directories that every store has, parents first.
-    pub const DIRECTORIES: [&'static str; 8] =
-        ["packs", "revisions", "condemned", "sessions", "locks", "trash", "quarantine", "tmp"];
+    pub const DIRECTORIES: [&'static str; 9] = [
+        "packs",
+        "revisions",
+        "condemned",
+        "sessions",
+        "locks",
+        "locks/sources",
+        "trash",
+        "quarantine",
+        "tmp",
+    ];
 
     /// Returns the layout of the store in `root`.
     #[must_use]
@@ -102,6 +111,6 @@ impl Layout {
     /// Returns the lock file of a source.
     #[must_use]
     pub fn source_lock(&self, source: &SourceName) -> PathBuf {
-        self.root.join("locks").join(format!("source-{source}"))
+        self.root.join("locks").join("sources").join(source.as_str())
     }
 }

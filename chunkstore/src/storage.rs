@@ -155,11 +155,13 @@ impl LocalStorage {
     /// Returns the storage in the directory of `layout`.
     #[must_use]
     pub fn new(environment: Environment, layout: Layout) -> Self {
+        // Whoever creates a store makes its own name durable. Later nobody needs a right to what is above.
+        let durable = HashSet::from([layout.root().to_path_buf()]);
         Self {
             environment,
             layout,
             open_packs: Arc::default(),
-            durable_directories: Arc::default(),
+            durable_directories: Arc::new(Mutex::new(durable)),
         }
     }
 

@@ -109,7 +109,7 @@ impl Store {
             }
         }
         let parent = crate::vfs::parent_of(layout.root());
-        for directory in [layout.root(), &parent] {
+        for directory in [&layout.directory("locks"), layout.root(), &parent] {
             vfs.sync_dir(directory).map_err(Error::storage("sync", directory))?;
         }
         let mut random = [0; StoreId::LEN];

@@ -78,7 +78,7 @@ fn termination_ends_a_backup_without_a_revision() {
 #[test]
 fn locked_source_is_told() {
     let (scene, _) = Scene::with_backup();
-    let lock = File::options().write(true).open(scene.backup_path("locks/source-vm1")).unwrap();
+    let lock = File::options().write(true).open(scene.backup_path("locks/sources/vm1")).unwrap();
     lock.lock().unwrap();
     let output = scene.fails(11, ["backup"]);
     assert!(output.stderr.contains("locked by"), "{}", output.stderr);

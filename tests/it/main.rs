@@ -3,6 +3,9 @@
 mod architecture;
 mod concurrency;
 mod cost;
+mod crash;
+mod faults;
+mod flip;
 mod golden;
 mod model;
 mod rescue;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::arguments::InitArguments;
-use crate::backup_directory::BackupDirectory;
+use crate::backup_directory::{BackupDirectory, absolute};
 use crate::command_error::CommandError;
 use crate::init::{InitOptions, initialise, parse_chunking, parse_source};
 use crate::reports::InitReport;
@@ -19,7 +19,7 @@ pub(crate) fn run(
         directory: directory.to_owned(),
         source: parse_source(&arguments.kind, &arguments.source)?,
         name: name.map_err(|error| CommandError::Usage(format!("--name: {error}")))?,
-        store: arguments.store.clone(),
+        store: arguments.store.as_deref().map(absolute).transpose()?,
         chunking: parse_chunking(
             arguments.chunk_size.as_deref(),
             arguments.average_chunk_size.as_deref(),

@@ -16,12 +16,13 @@ mod verify;
 use clap::CommandFactory;
 
 use crate::arguments::{Arguments, Command, IndexCommand, StoreCommand};
+use crate::backup_directory::absolute;
 use crate::command_error::CommandError;
 use crate::ui::Ui;
 
 /// Runs the command that the arguments name; without one, prints how to use the program.
 pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
-    let directory = &arguments.global.backup_dir;
+    let directory = &absolute(&arguments.global.backup_dir)?;
     match &arguments.command {
         None => ui.print(&Arguments::command().render_help().to_string()),
         Some(Command::Init(arguments)) => init::run(directory, arguments, ui),

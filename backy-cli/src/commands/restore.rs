@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use chunkstore::format::RevisionRecord;
+use chunkstore::layout::Layout;
 use chunkstore::ops::{self, RestoreOptions, RestoreStats};
 use chunkstore::target::{FileTarget, FileTargetOptions, Sparse, StreamTarget, Target};
 
@@ -18,22 +19,8 @@ use crate::human;
 use crate::reports::RestoreReport;
 use crate::ui::Ui;
 
-/// What a store has at the top of its directory.
-const STORE_NAMES: [&str; 10] = [
-    "store.json",
-    "packs",
-    "revisions",
-    "index.redb",
-    "condemned",
-    "sessions",
-    "locks",
-    "trash",
-    "quarantine",
-    "tmp",
-];
-
-/// The store's reserve of space.
-const BALLAST: &str = "ballast";
+/// Files at the top of a store's directory. Its directories are in [`Layout::DIRECTORIES`].
+const STORE_FILES: [&str; 3] = ["store.json", "index.redb", "ballast"];
 
 pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<(), CommandError> {
     let is_stream = arguments.target == Path::new("-");
@@ -97,7 +84,7 @@ fn refuse_own_file(target: &Path, directory: &BackupDirectory) -> Result<(), Com
     };
     let is_config = first_name_in(directory.path()).is_some_and(|name| name == config::FILE_NAME);
     let is_store = first_name_in(&directory.store_path()).is_some_and(|name| {
-        name.is_empty() || name == BALLAST || STORE_NAMES.iter().any(|own| name == *own)
+        name.is_empty() || Layout::DIRECTORIES.iter().chain(&STORE_FILES).any(|own| name == *own)
     });
     if !is_config && !is_store {
         return Ok(());

@@ -27,6 +27,7 @@ pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
             ("Size of all revisions", human::size(info.apparent_bytes)),
             ("Without duplicates", human::size(info.unique_bytes)),
             ("Stored", human::size(info.stored_bytes)),
+            ("Of which condemned", human::size(info.condemned_bytes)),
             ("Chunk size (min, average, max)", chunking),
             ("Compression level", info.compression_level.to_string()),
         ];

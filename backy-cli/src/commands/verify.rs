@@ -19,15 +19,22 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
     let ids = selection.ids();
     let stats = ops::verify(&store, &ids, &VerifyOptions { threads: None }, &ui.progress())?;
     damage::tell(&stats.damaged, ui);
+    for (pack, reason) in &stats.damaged_packs {
+        ui.warning(&format!("pack {pack} is damaged: {reason}"));
+    }
     ui.result(&VerifyReport::from(&stats), || {
         format!(
             "checked {}: {}, {}: {}",
             human::count(u64::try_from(ids.len()).unwrap_or(u64::MAX), "revision"),
             human::count(stats.checked_chunks, "chunk"),
             human::size(stats.checked_bytes),
-            if stats.damaged.is_empty() { "no damage" } else { "DAMAGED" },
+            if stats.is_sound() { "no damage" } else { "DAMAGED" },
         )
     })?;
     damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")?;
+    if !stats.is_sound() {
+        let count = u64::try_from(stats.damaged_packs.len()).unwrap_or(u64::MAX);
+        return Err(CommandError::DamageFound { what: human::count(count, "damaged pack") });
+    }
     damage::records(selection.damaged_count)
 }

@@ -25,7 +25,7 @@ pub(crate) use self::reconcile::Condemned;
 pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
 
-use self::backend::{FileBackend, ViewBackend};
+use self::backend::{FileBackend, FileState, ViewBackend};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::id::StoreId;
@@ -154,22 +154,27 @@ impl Index {
     ) -> std::result::Result<R, Fault> {
         let _lock = self.lock(LockMode::Exclusive)?;
         let file = self.environment.vfs.open(&self.layout.index(), true).map_err(missing_or_io)?;
+        let (backend, failure) = FileBackend::new(file);
         let result = guarded(|| {
-            let backend = FileBackend::new(file);
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .create_with_backend(backend)
                 .map_err(fault)?;
             self.transact(&database, edit)
         });
-        if let Err(Fault::Io(error)) = &result
-            && !is_refusal(error)
-        {
-            // After a failed write or sync the file may say one thing now and another one after a crash.
+        let Some((error, state)) = failure.take() else {
+            if result.is_ok() {
+                self.end_stand_in();
+            }
+            return result;
+        };
+        if state == FileState::Unknown {
+            // The file may say one thing now and another one after a crash.
             // It is a cache: without it the next user starts from the packs.
             let _next_user_rebuilds = self.environment.vfs.remove_file(&self.layout.index());
         }
-        result
+        // Where only closing the file failed, the change is made.
+        result.map_err(|_| Fault::Io(error))
     }
 
     fn transact<R>(
@@ -194,10 +199,15 @@ impl Index {
         Ok(lock::wait(&self.environment, &self.layout.lock("index"), mode)?)
     }
 
+    /// The file was written: it knows at least what is durable, and others write it too.
+    fn end_stand_in(&self) {
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Rebuilds the index file, or builds one in memory if the store cannot be written.
     fn rebuild_or_stand_in(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
-            Err(Error::Storage { source, .. }) if is_read_only(&source) => self.stand_in(),
+            Err(Error::Storage { source, .. }) if is_refusal(&source) => self.stand_in(),
             other => other.map(drop),
         }
     }
@@ -228,15 +238,22 @@ impl Index {
             .vfs
             .open(temporary.path(), true)
             .map_err(Error::storage("open", temporary.path()))?;
+        let (backend, failure) = FileBackend::new(file);
         let rebuilt = guarded(|| {
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
-                .create_with_backend(FileBackend::new(file))
+                .create_with_backend(backend)
                 .map_err(fault)?;
             self.fill(&database, progress)
         });
-        let rebuilt = rebuilt.map_err(|fault| self.give_up(fault))?;
+        // Closing the file writes too, and redb does not say how that went.
+        let rebuilt = match (rebuilt, failure.take()) {
+            (Err(Fault::Store(error)), _) => return Err(error),
+            (_, Some((error, _))) => return Err(self.give_up(Fault::Io(error))),
+            (rebuilt, None) => rebuilt.map_err(|fault| self.give_up(fault))?,
+        };
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
+        self.end_stand_in();
         Ok(rebuilt)
     }
 
@@ -287,13 +304,14 @@ fn missing_or_io(error: io::Error) -> Fault {
     }
 }
 
-/// Returns whether nothing was written because nothing may be written.
-fn is_read_only(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-}
-
-/// Returns whether the system refused a write before it did anything to the file.
+/// Returns whether the system refused to write: nothing may be written, or there is no room for it. Reading
+/// goes on without writing.
 fn is_refusal(error: &io::Error) -> bool {
-    is_read_only(error)
-        || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
 }

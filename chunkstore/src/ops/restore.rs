@@ -104,11 +104,11 @@ pub fn restore(
     let run = Run { store, image: &image, target, options, progress };
     progress.begin(Phase::Restore, Some(image.len()));
     let mut stats = run.write_spans()?;
-    target.finish()?;
     progress.end();
     if options.read_back {
         run.read_back(&stats)?;
     }
+    target.finish()?;
     let elapsed = clock.monotonic().saturating_sub(started);
     stats.size = image.len();
     stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);

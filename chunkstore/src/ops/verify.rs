@@ -12,7 +12,7 @@ use crate::error::{Error, ObjectName, Result};
 use crate::format::{
     FooterRecord, FormatError, PageEntry, RecordHeader, RevisionState, SessionKind, SpanRef, Trust,
 };
-use crate::id::{PackId, RevisionId};
+use crate::id::{ChunkId, PackId, RevisionId};
 use crate::mark::{Gaps, Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
 use crate::progress::{NoProgress, Phase, Progress};
@@ -23,6 +23,9 @@ use crate::store::Store;
 
 /// Bytes that are read from a pack at once, unless one record is longer.
 const READ_LEN: u32 = 4 << 20;
+
+/// Roots that one session pins: its record must stay below the limit of a document.
+const PINS_MAX: usize = 8192;
 
 /// How to verify.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +46,7 @@ pub struct VerifyStats {
     /// Packs with damage outside of needed chunks: in their header, their table, or in a record's header. What revisions
     /// need can still be read from them.
     pub damaged_packs: Vec<(PackId, String)>,
-    /// Revisions that are verified now.
+    /// Revisions whose state says so now. A sound revision is not among them if its state could not be written.
     pub verified: Vec<RevisionId>,
     /// How long it took.
     pub duration_milliseconds: u64,
@@ -65,7 +68,7 @@ impl VerifyStats {
 /// # Errors
 ///
 /// - [`Error::NoSuchRevision`].
-/// - [`Error::Storage`] if the store cannot be read, or a state not written.
+/// - [`Error::Storage`] if the store cannot be read. A state that cannot be written is a note of the progress.
 /// - [`Error::Cancelled`].
 ///
 /// # Examples
@@ -98,7 +101,7 @@ pub fn verify(
     for damage in store.index().reconcile()? {
         progress.note(&damage.to_string());
     }
-    let (revisions, _session) = begin(store, ids)?;
+    let (revisions, _sessions) = begin(store, ids)?;
     let run = Run { store, progress, threads: options.threads };
     let checked = match run.check(&revisions, Gaps::Doubted)? {
         Some(checked) => checked,
@@ -122,8 +125,8 @@ pub fn verify(
     };
     for revision in &revisions {
         let is_sound = !affected.contains(&revision.record.id);
-        note_result(store, revision, is_sound, progress)?;
-        if is_sound {
+        let is_noted = note_result(store, revision, is_sound, progress)?;
+        if is_sound && is_noted {
             stats.verified.push(revision.record.id);
         }
     }
@@ -132,21 +135,24 @@ pub fn verify(
     Ok(stats)
 }
 
-/// Registers a session that pins the revisions, and reads their records again once purge knows it.
-fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Option<Session>)> {
+/// Registers sessions that pin the revisions, and reads their records again once purge knows it.
+fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Session>)> {
     let read = || ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>();
-    let pins = read()?.iter().map(|revision| revision.record.root).collect();
-    let session = store.begin_reading_session(SessionKind::Verify, pins)?;
-    Ok((read()?, session))
+    let pins: Vec<ChunkId> = read()?.iter().map(|revision| revision.record.root).collect();
+    let sessions = pins
+        .chunks(PINS_MAX)
+        .map(|pins| store.begin_reading_session(SessionKind::Verify, pins.to_vec()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok((read()?, sessions.into_iter().flatten().collect()))
 }
 
-/// Writes the new trust of a revision, unless the store is read-only.
+/// Writes the new trust of a revision, and returns whether that was possible.
 fn note_result(
     store: &Store,
     revision: &Revision,
     is_sound: bool,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<bool> {
     let state = RevisionState {
         trust: if is_sound { Trust::Verified } else { Trust::Damaged },
         verified: Some(store.environment().clock.now()),
@@ -156,9 +162,9 @@ fn note_result(
         Err(error @ Error::Storage { .. }) => {
             // The finding itself is not lost: it is what this operation returns.
             progress.note(&format!("the result is not noted in the store: {error}"));
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        other => other.map(|()| true),
     }
 }
 

@@ -92,7 +92,7 @@ impl<'a> Worker<'a> {
 
     /// Makes sure that the store has a page or a root, and returns its id.
     pub(super) fn store_list(&mut self, kind: ObjectKind, plain: &[u8]) -> Result<ChunkId> {
-        if CHUNK_LEN_MAX as usize <= plain.len() {
+        if (CHUNK_LEN_MAX as usize) < plain.len() {
             let what = "the image is too large for chunks as small as those of this store";
             return Err(Error::InvalidOption { what: what.to_owned() });
         }
