@@ -153,7 +153,7 @@ impl ChunkReader {
         if agrees || contents.damage.is_some() {
             return Ok(false);
         }
-        self.store.index().rebuild(&crate::progress::NoProgress)?;
+        self.store.index().rebuild_or_stand_in()?;
         Ok(true)
     }
 }

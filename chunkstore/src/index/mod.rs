@@ -205,7 +205,7 @@ impl Index {
     }
 
     /// Rebuilds the index file, or builds one in memory if the store cannot be written.
-    fn rebuild_or_stand_in(&self) -> Result<()> {
+    pub(crate) fn rebuild_or_stand_in(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
             Err(Error::Storage { source, .. }) if is_refusal(&source) => self.stand_in(),
             other => other.map(drop),
