@@ -1,0 +1,9 @@
+//! The binary on real file systems and devices, beside other processes, under signals: what only the
+//! operating system can show. What a machine cannot do is skipped with a line that says so.
+
+mod compare;
+mod full_disk;
+mod machine;
+mod read_only;
+mod real_images;
+mod running;
