@@ -134,10 +134,14 @@ impl ChunkReader {
             .map_err(|source| ReadFault::Chunk(in_chunk(source)))
     }
 
-    /// Returns whether the table of the pack says otherwise than the index. If it agrees,
-    /// the record itself is damaged, and nothing is won by a new index.
+    /// Returns whether a new index may know better: the table of the pack says otherwise than this one. If it
+    /// agrees, the record itself is damaged, and nothing is won.
     fn index_contradicts_pack(&self, id: &ChunkId, location: Option<Location>) -> bool {
-        let Some(location) = location else { return false };
+        let Some(location) = location else {
+            // A pack may have it all the same: a key of the index that is damaged, or a second copy
+            // beside one that was swept. One new index settles it for this handle.
+            return !self.store.index().was_rebuilt();
+        };
         let storage: &dyn Storage = self.store.storage();
         let Ok(contents) = read_contents(storage, &location.pack) else { return false };
         let record = contents.records.get(to_usize(location.record_index));
