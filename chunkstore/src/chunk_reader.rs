@@ -58,7 +58,7 @@ impl ChunkReader {
             if !self.index_contradicts_pack(id, location) {
                 return Err(first);
             }
-            self.store.index().rebuild(&crate::progress::NoProgress)?;
+            self.store.index().rebuild_or_stand_in()?;
             refreshed = self.locate(id)?;
         }
         match self.read_at(kind, id, refreshed, plain) {

@@ -244,6 +244,9 @@ impl Store {
     ) -> Result<Session> {
         // The generation is read first: one that is too old makes purge wait longer, never shorter.
         let generation = self.index().view(|view| view.generation())?;
+        if kind.is_writer() {
+            self.index().require_file()?;
+        }
         Session::begin(
             self.environment(),
             self.layout(),

@@ -57,6 +57,14 @@ impl From<Error> for Fault {
     }
 }
 
+/// An index in memory. It does not see what other processes change after it was built.
+#[derive(Debug)]
+struct StandIn {
+    database: Database,
+    /// Why the file could not be written.
+    reason: io::ErrorKind,
+}
+
 /// Turns any error of redb into a [`Fault`].
 pub(crate) fn fault(error: impl Into<redb::Error>) -> Fault {
     match error.into() {
@@ -76,7 +84,7 @@ pub(crate) struct Index {
     storage: LocalStorage,
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
-    in_memory: Arc<Mutex<Option<Database>>>,
+    in_memory: Arc<Mutex<Option<StandIn>>>,
     /// Whether this handle has built the index anew.
     was_rebuilt: Arc<AtomicBool>,
 }
@@ -134,8 +142,8 @@ impl Index {
         look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> std::result::Result<R, Fault> {
         let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = in_memory.as_ref() {
-            return guarded(|| View::run(database, self.store_id, look));
+        if let Some(stand_in) = in_memory.as_ref() {
+            return guarded(|| View::run(&stand_in.database, self.store_id, look));
         }
         drop(in_memory);
         let _lock = self.lock(LockMode::Shared)?;
@@ -194,15 +202,27 @@ impl Index {
         Ok(lock::wait(&self.environment, &self.layout.lock("index"), mode)?)
     }
 
-    /// Rebuilds the index file, or builds one in memory if the store cannot be written.
-    fn rebuild_or_stand_in(&self) -> Result<()> {
+    /// Rebuilds the index file, or builds one in memory if the store cannot be written or has no space left.
+    pub(crate) fn rebuild_or_stand_in(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
-            Err(Error::Storage { source, .. }) if is_read_only(&source) => self.stand_in(),
+            Err(Error::Storage { source, .. }) if is_refusal(&source) => {
+                self.stand_in(source.kind())
+            }
             other => other.map(drop),
         }
     }
 
-    fn stand_in(&self) -> Result<()> {
+    /// Refuses if an index in memory stands in for the file: who relies on chunks that the store has,
+    /// or removes packs, must see what other processes do.
+    pub(crate) fn require_file(&self) -> Result<()> {
+        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        match in_memory.as_ref() {
+            Some(stand_in) => Err(self.give_up(Fault::Io(stand_in.reason.into()))),
+            None => Ok(()),
+        }
+    }
+
+    fn stand_in(&self, reason: io::ErrorKind) -> Result<()> {
         let built = guarded(|| {
             let backend = redb::backends::InMemoryBackend::new();
             let database =
@@ -212,7 +232,9 @@ impl Index {
             Ok(database)
         });
         let database = built.map_err(|fault| self.give_up(fault))?;
-        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(StandIn { database, reason });
+        self.was_rebuilt.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -283,13 +305,14 @@ fn missing_or_io(error: io::Error) -> Fault {
     }
 }
 
-/// Returns whether nothing was written because nothing may be written.
-fn is_read_only(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-}
-
-/// Returns whether the system refused a write before it did anything to the file.
+/// Returns whether the system refused a write before it did anything to the file: nothing may be written, or
+/// there is no space.
 fn is_refusal(error: &io::Error) -> bool {
-    is_read_only(error)
-        || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -116,7 +116,7 @@ impl Index {
         if !gone.is_empty() {
             match self.note_missing(&gone) {
                 // Reading goes on without the note: a missing file is found out when it is read.
-                Err(Error::Storage { source, .. }) if super::is_read_only(&source) => {}
+                Err(Error::Storage { source, .. }) if super::is_refusal(&source) => {}
                 other => other?,
             }
             damaged
@@ -143,8 +143,8 @@ impl Index {
             }
             if BATCH_RECORD_COUNT <= batch_len || remaining.peek().is_none() {
                 match self.adopt_batch(&batch) {
-                    Err(Error::Storage { source, .. }) if super::is_read_only(&source) => {
-                        self.stand_in()?;
+                    Err(Error::Storage { source, .. }) if super::is_refusal(&source) => {
+                        self.stand_in(source.kind())?;
                         return Ok(damaged);
                     }
                     other => other?,

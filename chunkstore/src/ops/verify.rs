@@ -108,7 +108,7 @@ pub fn verify(
         None => {
             // The index named records that their packs do not have in these places.
             progress.note("the index is damaged and was rebuilt");
-            store.index().rebuild(&NoProgress)?;
+            store.index().rebuild_or_stand_in()?;
             run.check(&revisions)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
