@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::machine::{Mount, OtherUser, skip};
 use super::running::Running;
-use crate::scene::{IMAGE, Scene, files_below};
+use crate::scene::{IMAGE, Scene, files_below, rewrite};
 
 const READING: [&[&str]; 6] = [
     &["status"],
@@ -124,4 +124,28 @@ fn store_that_may_not_be_read_is_named() {
     assert!(output.stderr.contains("/vm1/"), "{}", output.stderr);
     set_modes(&scene.backup_path("."), 0o755, 0o644);
     assert_eq!(scene.revision_count(), 1);
+}
+
+#[test]
+fn damage_on_a_read_only_medium_is_told_as_damage() {
+    let (scene, _) = Scene::with_backups(1);
+    let pack = scene.largest_pack();
+    rewrite(&pack, |bytes| bytes[100_000] ^= 1);
+    let mount = match Mount::read_only(&scene, &scene.backup_path(".")) {
+        Ok(mount) => mount,
+        Err(reason) => return skip("read-only medium", &reason),
+    };
+    scene.fails(4, ["-b", "mnt", "verify"]);
+    scene.fails(4, ["-b", "mnt", "restore", "out"]);
+    scene.fails(4, ["-b", "mnt", "restore", "--keep-going", "out"]);
+    drop(mount);
+    // Nor is an index that cannot be made anew the reason.
+    fs::remove_file(pack).unwrap();
+    fs::remove_file(scene.backup_path("index.redb")).unwrap();
+    fs::remove_file(scene.path("out")).unwrap();
+    fs::remove_dir(scene.path("mnt")).unwrap();
+    let mount = Mount::read_only(&scene, &scene.backup_path(".")).unwrap();
+    scene.fails(4, ["-b", "mnt", "verify"]);
+    scene.fails(4, ["-b", "mnt", "restore", "--keep-going", "out"]);
+    drop(mount);
 }
