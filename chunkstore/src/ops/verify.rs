@@ -15,7 +15,7 @@ use crate::format::{
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::mark::{Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
-use crate::progress::{NoProgress, Phase, Progress};
+use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::session::Session;
 use crate::storage::Storage;
