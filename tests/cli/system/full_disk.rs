@@ -136,7 +136,7 @@ fn restore_to_a_full_disk_leaves_no_file_behind() {
     run_tool("fallocate", ["-l", &len, filler.to_str().unwrap()]).unwrap();
     let output = scene.fails(5, ["restore", "mnt/out"]);
     assert!(output.stderr.contains("mnt/out"), "{}", output.stderr);
-    assert_eq!(files_below(&mount.point), [filler.clone()]);
+    assert_eq!(files_below(&mount.point), std::slice::from_ref(&filler));
     fs::remove_file(filler).unwrap();
     scene.succeeds(["restore", "mnt/out"]);
     assert_same(&mount.point.join("out"), &scene.path(IMAGE));

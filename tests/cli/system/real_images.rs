@@ -56,7 +56,10 @@ fn make_partitioned_image(scene: &Scene) -> Result<(), String> {
     let mut sfdisk = sfdisk.map_err(|error| format!("sfdisk: {error}"))?;
     let table = format!("label: gpt\n{},,L\n", PARTITION_START / 512);
     sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
-    assert!(sfdisk.wait().unwrap().success(), "sfdisk failed");
+    let status = sfdisk.wait().unwrap();
+    if !status.success() {
+        return Err(format!("sfdisk: {status}"));
+    }
     let offset = format!("offset={PARTITION_START}");
     // Less by a MiB at the end, for the second table.
     let size = format!("{}k", (IMAGE_LEN - 2 * PARTITION_START) >> 10);
