@@ -16,6 +16,7 @@ use crate::backup_directory::{absolute, default_name, holds_store};
 use crate::command_error::CommandError;
 use crate::config::{self, Config, SourceConfig, SourceKind};
 use crate::human;
+use crate::own_files;
 use crate::schedule::Schedule;
 use crate::ui::Ui;
 
@@ -38,6 +39,8 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
     if path.exists() {
         return Err(config::ConfigError::Exists { path }.into());
     }
+    let store_path = options.store.as_ref().unwrap_or(&options.directory);
+    own_files::refuse("source", &options.source.filename, &options.directory, store_path)?;
     check_source(&options.source, ui)?;
     create_directories(&options.directory)?;
     let name = match &options.name {

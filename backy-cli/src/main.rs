@@ -10,6 +10,7 @@ mod hint;
 mod human;
 mod init;
 mod log_file;
+mod own_files;
 mod progress;
 mod reports;
 mod schedule;

@@ -11,3 +11,4 @@ mod restore;
 mod revisions;
 mod scene;
 mod space;
+mod system;

@@ -14,6 +14,7 @@ use crate::command_error::CommandError;
 use crate::config::{Config, SourceConfig};
 use crate::human;
 use crate::init::{InitOptions, initialise, parse_source};
+use crate::own_files;
 use crate::reports::BackupReport;
 use crate::schedule::Schedule;
 use crate::tags;
@@ -25,7 +26,13 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     let schedule = config.as_ref().map_or_else(Schedule::default, |config| config.schedule.clone());
     let tags = tags::parse(&arguments.tags, &schedule, arguments.force)?;
     let filename = match (&config, &named) {
-        (Some(config), named) => configured_source(path, config, named.as_ref())?,
+        (Some(config), named) => {
+            let filename = configured_source(path, config, named.as_ref())?;
+            // It would change while it is read, and grow with every backup.
+            let directory = BackupDirectory::open(path)?;
+            own_files::refuse("source", &filename, path, &directory.store_path())?;
+            filename
+        }
         (None, Some(source)) => {
             refuse_foreign_directory(path)?;
             source.filename.clone()

@@ -1,0 +1,143 @@
+//! A file system with no space left: what is stored stays readable, and a backup goes on later.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use super::compare::{assert_same, write_random_image};
+use super::machine::{Mount, create_sparse, figure, run_tool, skip};
+use crate::scene::{IMAGE, Scene, files_below};
+
+const DISK_LEN: u64 = 256 << 20;
+
+/// Takes up all that is left, to the last byte.
+fn fill_disk(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for part_len in [1 << 20, 4096, 1] {
+        let part = vec![0xaa; part_len];
+        loop {
+            match file.write_all(&part) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let _may_be_full = file.sync_all();
+}
+
+fn available_bytes(path: &Path) -> u64 {
+    let found = rustix::fs::statvfs(path).unwrap();
+    found.f_bavail * found.f_frsize
+}
+
+/// Returns a scene with a small file system on `mnt`.
+fn scene_with_small_disk() -> Option<(Mount, Scene)> {
+    let scene = Scene::new();
+    match Mount::small_file_system(&scene, DISK_LEN) {
+        Ok(mount) => Some((mount, scene)),
+        Err(reason) => {
+            skip("full disk", &reason);
+            None
+        }
+    }
+}
+
+#[test]
+fn full_disk_keeps_what_is_stored_and_a_backup_goes_on_later() {
+    let Some((mount, scene)) = scene_with_small_disk() else { return };
+    let (image, first) = (scene.path(IMAGE), scene.path("first.img"));
+    write_random_image(&image, 8, 1000);
+    fs::copy(&image, &first).unwrap();
+    let init = ["-b", "mnt/vm1", "init", "file", IMAGE];
+    scene.succeeds(init);
+    scene.succeeds(["-b", "mnt/vm1", "backup"]);
+
+    write_random_image(&image, 150, 2000);
+    let filler = mount.point.join("filler");
+    let filler_len = available_bytes(&mount.point) - (100 << 20);
+    let len = filler_len.to_string();
+    drop(create_sparse(&filler, 0));
+    run_tool("fallocate", ["-l", &len, filler.to_str().unwrap()]).unwrap();
+    let output = scene.fails(5, ["-b", "mnt/vm1", "backup"]);
+    assert!(output.stderr.contains("mnt/vm1/"), "{}", output.stderr);
+
+    let rest = mount.point.join("rest");
+    fill_disk(&rest);
+    assert_eq!(available_bytes(&mount.point), 0);
+    assert_readable(&scene, &first);
+    let output = scene.fails(5, ["-b", "mnt/vm1", "backup"]);
+    assert!(output.stderr.contains("mnt/vm1/"), "{}", output.stderr);
+    assert_eq!(available_bytes(&mount.point), 0, "a failed backup left nothing else behind");
+    // Also when the index must be made anew and cannot be kept.
+    fs::remove_file(mount.point.join("vm1/index.redb")).unwrap();
+    fill_disk(&mount.point.join("rest-of-index"));
+    assert_readable(&scene, &first);
+
+    for file in [filler, rest, mount.point.join("rest-of-index")] {
+        fs::remove_file(file).unwrap();
+    }
+    let report = scene.succeeds(["-b", "mnt/vm1", "--json", "backup"]).json();
+    let new_bytes = report["new_bytes"].as_u64().unwrap();
+    figure(&format!("{new_bytes} new bytes of {} after the disk was full", 150 << 20));
+    assert!(new_bytes < (150 << 20) - (60 << 20), "finished packs are reused: {report}");
+    scene.succeeds(["-b", "mnt/vm1", "verify", "-r", "all"]);
+    scene.succeeds(["-b", "mnt/vm1", "restore", "-r", "0", "out"]);
+    assert_same(&scene.path("out"), &image);
+    assert_eq!(files_below(&mount.point.join("vm1/tmp")), Vec::<std::path::PathBuf>::new());
+}
+
+/// Reading needs no space in the store.
+#[track_caller]
+fn assert_readable(scene: &Scene, expected: &Path) {
+    for command in ["status", "find", "verify"] {
+        scene.succeeds(["-b", "mnt/vm1", command]);
+    }
+    scene.succeeds(["-b", "mnt/vm1", "store", "info"]);
+    scene.succeeds(["-b", "mnt/vm1", "restore", "out"]);
+    assert_same(&scene.path("out"), expected);
+    fs::remove_file(scene.path("out")).unwrap();
+}
+
+#[test]
+fn purge_gives_space_back_on_a_full_disk() {
+    let Some((mount, scene)) = scene_with_small_disk() else { return };
+    let image = scene.path(IMAGE);
+    write_random_image(&image, 40, 1000);
+    scene.succeeds(["-b", "mnt/vm1", "init", "file", IMAGE]);
+    scene.succeeds(["-b", "mnt/vm1", "backup"]);
+    write_random_image(&image, 30, 2000);
+    scene.succeeds(["-b", "mnt/vm1", "backup"]);
+    fill_disk(&mount.point.join("rest"));
+    assert_eq!(available_bytes(&mount.point), 0);
+    scene.succeeds(["-b", "mnt/vm1", "forget", "-r", "1"]);
+    let output = scene.run(["-b", "mnt/vm1", "purge", "--now"]);
+    assert!(matches!(output.code, Some(0 | 5)), "{}", output.stderr);
+    if output.code == Some(5) {
+        figure("purge needs a little space: nothing was lost");
+        fs::remove_file(mount.point.join("rest")).unwrap();
+        scene.succeeds(["-b", "mnt/vm1", "purge", "--now"]);
+    }
+    assert!(35 << 20 < available_bytes(&mount.point), "purge gave space back");
+    scene.succeeds(["-b", "mnt/vm1", "verify"]);
+    scene.succeeds(["-b", "mnt/vm1", "restore", "out"]);
+    assert_same(&scene.path("out"), &image);
+}
+
+#[test]
+fn restore_to_a_full_disk_leaves_no_file_behind() {
+    let Some((mount, scene)) = scene_with_small_disk() else { return };
+    write_random_image(&scene.path(IMAGE), 48, 1000);
+    scene.succeeds(["init", "file", IMAGE]);
+    scene.succeeds(["backup"]);
+    let filler = mount.point.join("filler");
+    drop(create_sparse(&filler, 0));
+    let len = (available_bytes(&mount.point) - (20 << 20)).to_string();
+    run_tool("fallocate", ["-l", &len, filler.to_str().unwrap()]).unwrap();
+    let output = scene.fails(5, ["restore", "mnt/out"]);
+    assert!(output.stderr.contains("mnt/out"), "{}", output.stderr);
+    assert_eq!(files_below(&mount.point), std::slice::from_ref(&filler));
+    fs::remove_file(filler).unwrap();
+    scene.succeeds(["restore", "mnt/out"]);
+    assert_same(&mount.point.join("out"), &scene.path(IMAGE));
+}

@@ -1,0 +1,17 @@
+//! The binary on real file systems and devices, beside other processes, under signals: what only the
+//! operating system can show. What a machine cannot do is skipped with a line that says so.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test cannot prepare fails it, and the place says what"
+)]
+
+mod bad_source;
+mod compare;
+mod full_disk;
+mod kill;
+mod machine;
+mod processes;
+mod read_only;
+mod real_images;
+mod running;
