@@ -41,7 +41,6 @@ pub(super) fn execute(
     survey: Survey,
     progress: &dyn Progress,
 ) -> Result<PurgeStats> {
-    store.index().require_file()?;
     let mut run = Run { store, options, survey, progress, stats: PurgeStats::default() };
     store.storage().remove_leftovers()?;
     // Left by a purge that was killed: their packs are out of the index already.
