@@ -34,8 +34,8 @@ impl ChunkReader {
 
     /// Replaces `plain` by the bytes of chunk `id`. `location` is where a lookup found it, if one was made.
     ///
-    /// If the chunk is not there, the index is brought up to date, then rebuilt, before the chunk counts as
-    /// damaged.
+    /// If the chunk is not there, the index is brought up to date, then built anew once for each handle to the store, before the
+    /// chunk counts as missing or damaged: what the index says is never believed alone.
     pub(crate) fn read(
         &mut self,
         kind: ObjectKind,
@@ -52,13 +52,22 @@ impl ChunkReader {
             Err(ReadFault::Chunk(error)) => return Err(error),
             Err(ReadFault::Place(error)) => error,
         };
-        self.store.index().reconcile()?;
+        let index = self.store.index();
+        let is_nowhere = |location: Option<Location>| location.is_none_or(|found| found.is_missing);
+        if is_nowhere(location) && index.was_renewed() {
+            // Looked for in all packs already. With many missing chunks that must not be done for each of them.
+            return Err(first);
+        }
+        index.reconcile()?;
         let mut refreshed = self.locate(id)?;
-        if refreshed == location {
+        if is_nowhere(refreshed) {
+            index.renew_once()?;
+            refreshed = self.locate(id)?;
+        } else if refreshed == location {
             if !self.index_contradicts_pack(id, location) {
                 return Err(first);
             }
-            self.store.index().renew()?;
+            index.renew()?;
             refreshed = self.locate(id)?;
         }
         match self.read_at(kind, id, refreshed, plain) {

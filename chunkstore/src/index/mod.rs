@@ -77,6 +77,8 @@ pub(crate) struct Index {
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
+    /// Whether this handle has built the index anew for a chunk that it lacked.
+    was_renewed: Arc<Mutex<bool>>,
 }
 
 impl Index {
@@ -86,7 +88,14 @@ impl Index {
         storage: LocalStorage,
         store_id: StoreId,
     ) -> Self {
-        Self { environment, layout, storage, store_id, in_memory: Arc::default() }
+        Self {
+            environment,
+            layout,
+            storage,
+            store_id,
+            in_memory: Arc::default(),
+            was_renewed: Arc::default(),
+        }
     }
 
     /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there. Where that
@@ -219,6 +228,21 @@ impl Index {
         }
     }
 
+    /// Like [`Self::renew`], once for each handle. Who comes while it goes on waits for its end.
+    pub(crate) fn renew_once(&self) -> Result<()> {
+        let mut was_renewed = self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*was_renewed {
+            self.renew()?;
+            *was_renewed = true;
+        }
+        Ok(())
+    }
+
+    /// Returns whether [`Self::renew_once`] has nothing more to do.
+    pub(crate) fn was_renewed(&self) -> bool {
+        *self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Goes back to the index file, if an index in memory stands in for it.
     fn end_stand_in(&self) {
         *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -315,4 +339,84 @@ fn is_refusal(error: &io::Error) -> bool {
 /// Returns whether the store could not be written, which reading can do without.
 fn is_refused(error: &Error) -> bool {
     matches!(error, Error::Storage { source, .. } if is_refusal(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::format::RevisionRecord;
+    use crate::id::RevisionId;
+    use crate::image_reader::ImageReader;
+    use crate::ops::{self, BackupOptions, RestoreOptions, VerifyOptions};
+    use crate::progress::NoProgress;
+    use crate::source::{Source, SourceError};
+    use crate::store::{Store, StoreOptions};
+    use crate::target::StreamTarget;
+    use crate::vfs::Vfs;
+    use crate::vfs::simulated::{SimulatedVfs, environment};
+
+    const LEN: usize = 300_000;
+
+    struct Image;
+
+    impl Source for Image {
+        fn name(&self) -> &str {
+            "image"
+        }
+
+        fn len(&self) -> u64 {
+            LEN as u64
+        }
+
+        fn next_data(&self, offset: u64) -> Result<Option<std::ops::Range<u64>>, SourceError> {
+            Ok((offset < self.len()).then(|| offset..self.len()))
+        }
+
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError> {
+            let mut reader = blake3::Hasher::new().finalize_xof();
+            reader.set_position(offset);
+            reader.fill(buffer);
+            Ok(())
+        }
+
+        fn changes_since(
+            &self,
+            _parent: &RevisionRecord,
+        ) -> Result<Option<Vec<std::ops::Range<u64>>>, SourceError> {
+            Ok(None)
+        }
+    }
+
+    fn store(vfs: &SimulatedVfs, seed: u64) -> Store {
+        Store::open_in(environment(vfs.clone(), seed), "/store").unwrap()
+    }
+
+    fn backup(store: &Store) -> Result<RevisionId, ops::BackupError> {
+        let options = BackupOptions::new("disk".parse().unwrap());
+        ops::backup(store, &Image, &options, &NoProgress).map(|stats| stats.id)
+    }
+
+    #[test]
+    fn full_disk_without_an_index_can_be_read_and_verified_but_takes_no_backup() {
+        let vfs = SimulatedVfs::new();
+        let environment = environment(vfs.clone(), 1);
+        Store::create_in(environment, "/store", &StoreOptions::default()).unwrap();
+        let id = backup(&store(&vfs, 2)).unwrap();
+        vfs.remove_file(&store(&vfs, 3).index_path()).unwrap();
+        vfs.set_capacity(Some(0));
+        let store = store(&vfs, 4);
+        let target = StreamTarget::new("null".to_owned(), Box::new(std::io::sink()));
+        let options = RestoreOptions::default();
+        ops::restore(&store, &id, &target, &options, &NoProgress).unwrap();
+        let stats = ops::verify(&store, &[id], &VerifyOptions::default(), &NoProgress).unwrap();
+        assert!(stats.is_sound());
+        // What stands in for the index is not good enough for who writes.
+        match backup(&store) {
+            Err(ops::BackupError::Store(error)) => assert!(error.is_out_of_space(), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+        vfs.set_capacity(None);
+        let id = backup(&store).unwrap();
+        let reader = ImageReader::open(&store, &id).unwrap();
+        reader.read_exact_at(&mut vec![0; LEN], 0).unwrap();
+    }
 }
