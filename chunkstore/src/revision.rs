@@ -21,7 +21,7 @@ pub struct Revision {
 /// The revisions of one source, or of all.
 #[derive(Debug, Default)]
 pub struct History {
-    /// What can be read: by source if there are several, and oldest first.
+    /// What can be read, oldest first.
     pub revisions: Vec<Revision>,
     /// What cannot: damaged records and states, each named. The revision of a damaged state is among `revisions`.
     pub damaged: Vec<Error>,
@@ -30,8 +30,8 @@ pub struct History {
 impl Store {
     /// Returns the revisions of `source`, or of all sources, oldest first.
     ///
-    /// Sources follow each other in the order of their newest revision's time only where several are
-    /// asked for; within a source the order is that of `sequence`, whatever the clock said.
+    /// Those of one source are in the order of `sequence`, whatever the clock said. Where there are several
+    /// sources, all revisions are in the order of their times.
     ///
     /// # Errors
     ///

@@ -118,16 +118,53 @@ fn verify_names_what_a_truncated_pack_has_lost() {
 }
 
 #[test]
-fn verify_builds_a_new_index_before_it_calls_a_chunk_missing() {
+fn second_copy_of_a_chunk_is_found_when_the_pack_of_the_first_is_lost() {
     let scene = Scene::new();
-    let id = scene.backup("disk", &image(1, 1 << 20)).id;
-    // Taken away, noted as missing, and put back between two comparisons with the directory.
-    let pack = scene.data_pack();
-    fs::rename(&pack, scene.path("aside")).unwrap();
+    let image = image(1, 1 << 20);
+    let first = scene.backup("disk", &image).id;
+    let old_packs = scene.packs();
+    // A state that cannot be read is a doubt: everything is written again.
+    fs::write(scene.path(&format!("store/revisions/disk/{first}.state")), "no state").unwrap();
+    let second = scene.backup("disk", &image);
+    assert_ne!(second.statistics.new_chunks, 0);
+    let is_new = |pack: &PathBuf| !old_packs.contains(pack);
+    scene.packs().into_iter().filter(is_new).for_each(|pack| fs::remove_file(pack).unwrap());
     ops::info(&scene.store).unwrap();
-    fs::rename(scene.path("aside"), &pack).unwrap();
-    let stats = ops::verify(&scene.store, &[id], &VerifyOptions::default(), &NoProgress).unwrap();
-    assert!(stats.is_sound());
+    assert_eq!(scene.restore(&second.id), image);
+    let store = Store::open(scene.store.path()).unwrap();
+    let options = VerifyOptions::default();
+    let stats = ops::verify(&store, &[first, second.id], &options, &NoProgress).unwrap();
+    assert!(stats.is_sound(), "{stats:?}");
+    scene.purge().unwrap();
+    assert_eq!(scene.restore(&first), image);
+}
+
+#[test]
+fn verify_looks_for_a_second_copy_before_it_calls_a_chunk_missing() {
+    let scene = Scene::new();
+    let image = image(1, 1 << 20);
+    let first = scene.backup("disk", &image).id;
+    let old_packs = scene.packs();
+    fs::write(scene.path(&format!("store/revisions/disk/{first}.state")), "no state").unwrap();
+    scene.backup("disk", &image);
+    let is_new = |pack: &PathBuf| !old_packs.contains(pack);
+    scene.packs().into_iter().filter(is_new).for_each(|pack| fs::remove_file(pack).unwrap());
+    let options = VerifyOptions::default();
+    let stats = ops::verify(&scene.store, &[first], &options, &NoProgress).unwrap();
+    assert!(stats.is_sound(), "{stats:?}");
+}
+
+#[test]
+fn rewriting_backup_writes_equal_chunks_once() {
+    let scene = Scene::new();
+    // More than one pack of data, twice.
+    let half = image(1, 70 << 20);
+    let image = [&half[..], &vec![7; (58 << 20) + (64 << 20)], &half[..]].concat();
+    let id = scene.backup("disk", &image).id;
+    fs::write(scene.path(&format!("store/revisions/disk/{id}.state")), "no state").unwrap();
+    let stats = scene.backup("disk", &image);
+    assert_ne!(stats.statistics.new_bytes, 0);
+    assert!(stats.statistics.new_bytes < 100 << 20, "{:?}", stats.statistics);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::tables::{
     STORE, STORE_ID,
 };
 use super::{Fault, fault};
-use crate::id::{ChunkId, PackId, SourceName, StoreId};
+use crate::id::{ChunkId, PackId, SessionId, SourceName, StoreId};
 use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::units::PackOffset;
 
@@ -15,6 +15,8 @@ use crate::units::PackOffset;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,
+    /// Session that wrote the pack.
+    pub(crate) session: SessionId,
     pub(crate) record_index: u32,
     pub(crate) offset: PackOffset,
     pub(crate) plain_len: u32,
@@ -104,6 +106,7 @@ impl View<'_> {
             }
             locations.push(Some(Location {
                 pack: row.id,
+                session: row.session,
                 record_index: entry.record_index,
                 offset: entry.offset,
                 plain_len: entry.plain_len,

@@ -181,12 +181,14 @@ impl Run<'_> {
     fn read_back(&self, stats: &RestoreStats) -> std::result::Result<(), RestoreError> {
         self.progress.begin(Phase::ReadBack, Some(self.image.len()));
         let (mut expected, mut found) = (vec![0; READ_BACK_LEN], vec![0; READ_BACK_LEN]);
-        let is_lost = |offset: u64| {
-            let ranges = stats.damaged.iter().flat_map(|chunk| &chunk.revisions);
-            ranges
-                .flat_map(|revision| &revision.ranges)
-                .any(|(start, len)| *start < offset + READ_BACK_LEN as u64 && offset < start + len)
-        };
+        let mut lost: Vec<(u64, u64)> = stats
+            .damaged
+            .iter()
+            .flat_map(|chunk| &chunk.revisions)
+            .flat_map(|revision| revision.ranges.iter().copied())
+            .collect();
+        lost.sort_unstable();
+        let mut lost = lost.into_iter().peekable();
         let mut offset = 0;
         while offset < self.image.len() {
             if self.progress.is_cancelled() {
@@ -194,7 +196,9 @@ impl Run<'_> {
             }
             let len = (self.image.len() - offset).min(READ_BACK_LEN as u64);
             let window = usize::try_from(len).expect("a window fits into memory");
-            if !is_lost(offset) {
+            while lost.next_if(|(start, len)| start.saturating_add(*len) <= offset).is_some() {}
+            let is_lost = lost.peek().is_some_and(|(start, _)| *start < offset + len);
+            if !is_lost {
                 self.image.read_exact_at(&mut expected[..window], offset)?;
                 self.target.read_exact_at(&mut found[..window], offset)?;
                 if expected[..window] != found[..window] {
