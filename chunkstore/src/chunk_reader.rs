@@ -52,6 +52,10 @@ impl ChunkReader {
             Err(ReadFault::Chunk(error)) => return Err(error),
             Err(ReadFault::Place(error)) => error,
         };
+        if location.is_none() && self.store.index().was_renewed() {
+            // Looked for in all packs already. With many missing chunks that must not be done for each of them.
+            return Err(first);
+        }
         self.store.index().reconcile()?;
         let refreshed = self.locate(id)?;
         let second = if refreshed == location {

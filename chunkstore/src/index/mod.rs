@@ -11,6 +11,8 @@ mod backend;
 mod change;
 mod reconcile;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::io;
@@ -77,7 +79,7 @@ pub(crate) struct Index {
     /// Stands in for the file where the store cannot be written and the file cannot be used.
     in_memory: Arc<Mutex<Option<Database>>>,
     /// Whether this handle has built the index anew because a chunk was not to be found.
-    was_rebuilt: Arc<Mutex<bool>>,
+    was_renewed: Arc<Mutex<bool>>,
 }
 
 impl Index {
@@ -93,7 +95,7 @@ impl Index {
             storage,
             store_id,
             in_memory: Arc::default(),
-            was_rebuilt: Arc::default(),
+            was_renewed: Arc::default(),
         }
     }
 
@@ -284,12 +286,17 @@ impl Index {
     /// Builds the index anew, once for each handle, because a chunk is not in it at all; what it lacks afterwards, no
     /// pack has.
     pub(crate) fn renew_once(&self) -> Result<()> {
-        let mut was_rebuilt = self.was_rebuilt.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*was_rebuilt {
+        let mut was_renewed = self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*was_renewed {
             self.renew()?;
-            *was_rebuilt = true;
+            *was_renewed = true;
         }
         Ok(())
+    }
+
+    /// Returns whether [`Self::renew_once`] has nothing more to do.
+    pub(crate) fn was_renewed(&self) -> bool {
+        *self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names the index in the error of a transaction that is not tried again.
