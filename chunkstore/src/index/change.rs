@@ -122,12 +122,13 @@ impl<'txn> Change<'txn> {
         if other == number {
             return Ok(false);
         }
-        if !rows.contains_key(&other) {
-            rows.insert(other, self.row(other)?);
-        }
-        let row_of = |number: &u32| rows.get(number).copied().flatten();
+        let other_row = match rows.get(&other) {
+            Some(known) => *known,
+            None => *rows.entry(other).insert_entry(self.row(other)?).get(),
+        };
+        let row = rows.get(&number).copied().flatten();
         let rank = |row: PackRow| (row.accepts_new_references(), row.created);
-        Ok(row_of(&number).map(rank) <= row_of(&other).map(rank))
+        Ok(row.map(rank) <= other_row.map(rank))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {
