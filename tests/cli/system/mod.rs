@@ -10,6 +10,7 @@ mod bad_source;
 mod compare;
 mod full_disk;
 mod kill;
+mod killer;
 mod machine;
 mod processes;
 mod read_only;
