@@ -36,7 +36,8 @@ pub(crate) fn change(path: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// Compares all bytes of `expected` with the beginning of `found`, which may be a device and longer.
+/// Compares all bytes of `expected` with the beginning of `found`, which may be a device and
+/// longer.
 #[track_caller]
 pub(crate) fn assert_begins_with(found: &Path, expected: &Path) {
     let len = std::fs::metadata(expected).unwrap().len();

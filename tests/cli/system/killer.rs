@@ -13,7 +13,8 @@ const ATTEMPTS: u32 = 6;
 #[derive(Debug)]
 pub(crate) struct Killer {
     state: u64,
-    /// Longest wait before a kill. Follows how long the command takes on this machine, as busy as it is.
+    /// Longest wait before a kill. Follows how long the command takes on this machine, as busy as
+    /// it is.
     longest: Duration,
     wanted: u32,
     killed: u32,
@@ -21,7 +22,8 @@ pub(crate) struct Killer {
 }
 
 impl Killer {
-    /// Returns one that kills `wanted` commands, or more of them with the variable `BACKY_LONG_TESTS`.
+    /// Returns one that kills `wanted` commands, or more of them with the variable
+    /// `BACKY_LONG_TESTS`.
     pub(crate) fn new(wanted: u32) -> Self {
         let is_long = std::env::var_os("BACKY_LONG_TESTS").is_some();
         let wanted = if is_long { 10 * wanted } else { wanted };
