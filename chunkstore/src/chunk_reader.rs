@@ -52,16 +52,31 @@ impl ChunkReader {
             Err(ReadFault::Chunk(error)) => return Err(error),
             Err(ReadFault::Place(error)) => error,
         };
-        self.store.index().reconcile()?;
-        let mut refreshed = self.locate(id)?;
-        if refreshed == location {
-            if !self.index_contradicts_pack(id, location) {
-                return Err(first);
-            }
-            self.store.index().rebuild_or_stand_in()?;
-            refreshed = self.locate(id)?;
+        if location.is_none() && self.store.index().was_renewed() {
+            // Looked for in all packs already. With many missing chunks that must not be done for each of them.
+            return Err(first);
         }
-        match self.read_at(kind, id, refreshed, plain) {
+        self.store.index().reconcile()?;
+        let refreshed = self.locate(id)?;
+        let second = if refreshed == location {
+            first
+        } else {
+            match self.read_at(kind, id, refreshed, plain) {
+                Ok(()) => return Ok(()),
+                Err(ReadFault::Chunk(error)) => return Err(error),
+                Err(ReadFault::Place(error)) => error,
+            }
+        };
+        if refreshed.is_none() {
+            // A pack may have it all the same: the index is not the truth.
+            self.store.index().renew_once()?;
+        } else if self.index_contradicts_pack(id, refreshed) {
+            self.store.index().renew()?;
+        } else {
+            return Err(second);
+        }
+        let renewed = self.locate(id)?;
+        match self.read_at(kind, id, renewed, plain) {
             Ok(()) => Ok(()),
             Err(ReadFault::Chunk(error) | ReadFault::Place(error)) => Err(error),
         }
@@ -134,14 +149,10 @@ impl ChunkReader {
             .map_err(|source| ReadFault::Chunk(in_chunk(source)))
     }
 
-    /// Returns whether a new index may know better: the table of the pack says otherwise than this one. If it
-    /// agrees, the record itself is damaged, and nothing is won.
+    /// Returns whether the table of the pack says otherwise than the index. If it agrees,
+    /// the record itself is damaged, and nothing is won by a new index.
     fn index_contradicts_pack(&self, id: &ChunkId, location: Option<Location>) -> bool {
-        let Some(location) = location else {
-            // A pack may have it all the same: a key of the index that is damaged, or a second copy
-            // beside one that was swept. One new index settles it for this handle.
-            return !self.store.index().was_rebuilt();
-        };
+        let Some(location) = location else { return false };
         let storage: &dyn Storage = self.store.storage();
         let Ok(contents) = read_contents(storage, &location.pack) else { return false };
         let record = contents.records.get(to_usize(location.record_index));

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chunk_reader::ChunkReader;
-use crate::error::{Error, Result};
-use crate::format::{ObjectKind, PageEntry, Root, SessionKind, SpanRef};
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{FormatError, ObjectKind, PageEntry, Root, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::index::Location;
 use crate::revision::Revision;
@@ -18,6 +18,9 @@ const PAGES_KEPT: usize = 8;
 
 /// Plain bytes of chunks that a reader keeps.
 const CHUNK_BYTES_KEPT: usize = 32 << 20;
+
+/// Chunks that a reader keeps, however short they are.
+const CHUNKS_KEPT: usize = 4096;
 
 /// A part of an image as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,11 @@ impl ImageReader {
         store.revision(id)?;
         let mut reader = ChunkReader::new(store);
         let root = reader.read_root(&revision.record.root)?;
+        if root.image_len != revision.record.size {
+            let object = ObjectName::Revision { source: revision.record.source, id: *id };
+            let source = FormatError::Inconsistent { what: "its root is of another size" };
+            return Err(Error::Damaged { object, source });
+        }
         Ok(Self {
             store: store.clone(),
             revision,
@@ -159,6 +167,7 @@ impl ImageReader {
                     PageEntry::Zero { .. } => target.fill(0),
                     PageEntry::Data { id, .. } => {
                         let chunk = self.chunk(id, page.locations[index])?;
+                        check_len(id, chunk.len(), entry.len())?;
                         let from = memory_len(part.start - start)?;
                         target.copy_from_slice(&chunk[from..from + len]);
                     }
@@ -280,6 +289,15 @@ impl ImageReader {
     }
 }
 
+/// A page says how long each of its chunks is; one of another length would shift all that follows.
+pub(crate) fn check_len(id: &ChunkId, found: usize, expected: u64) -> Result<()> {
+    if found as u64 == expected {
+        return Ok(());
+    }
+    let source = FormatError::Inconsistent { what: "its page says another length" };
+    Err(Error::Damaged { object: ObjectName::Chunk { id: *id, pack: None }, source })
+}
+
 /// Looks up the data entries of a page at once.
 pub(crate) fn locate_entries(
     store: &Store,
@@ -321,7 +339,7 @@ impl ChunkCache {
     fn insert(&mut self, id: ChunkId, chunk: Arc<Vec<u8>>) {
         self.len += chunk.len();
         self.chunks.push_back((id, chunk));
-        while CHUNK_BYTES_KEPT < self.len
+        while (CHUNK_BYTES_KEPT < self.len || CHUNKS_KEPT < self.chunks.len())
             && let Some((_, oldest)) = self.chunks.pop_front()
         {
             self.len -= oldest.len();

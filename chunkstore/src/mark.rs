@@ -2,6 +2,9 @@
 //!
 //! Memory is one bit a record, whatever the number of revisions: a page whose own bit is set
 //! was walked already, and so is everything below it. Used by verify and by purge.
+//!
+//! Bits belong to packs by their names. The numbers that an index gives to packs last only as long as that
+//! index: another process may put a new one in its place between two lookups.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,9 +18,8 @@ use crate::progress::Progress;
 use crate::store::Store;
 
 /// The records of one pack that are needed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PackNeeds {
-    pub(crate) pack: PackId,
     bits: Vec<u64>,
     /// XOR of the ids of all needed records: compared with the pack's own table, because the index that gave
     /// the record numbers is not checked by redb.
@@ -25,8 +27,8 @@ pub(crate) struct PackNeeds {
 }
 
 impl PackNeeds {
-    fn new(pack: PackId) -> Self {
-        Self { pack, bits: Vec::new(), fingerprint: [0; ChunkId::LEN] }
+    const fn new() -> Self {
+        Self { bits: Vec::new(), fingerprint: [0; ChunkId::LEN] }
     }
 
     /// Sets the bit of a record and returns whether it was clear.
@@ -51,6 +53,11 @@ impl PackNeeds {
         word.is_some_and(|word| word & (1 << (record_index % 64)) != 0)
     }
 
+    /// Returns how many records are needed.
+    pub(crate) fn count(&self) -> u32 {
+        self.bits.iter().map(|word| word.count_ones()).sum()
+    }
+
     /// Returns whether the needed records are those that the pack's table has at these places.
     pub(crate) fn agrees_with(&self, records: &[FooterRecord]) -> bool {
         let mut fingerprint = [0; ChunkId::LEN];
@@ -61,20 +68,25 @@ impl PackNeeds {
                 *sum ^= byte;
             }
         }
-        let marked: u32 = self.bits.iter().map(|word| word.count_ones()).sum();
-        marked == count && fingerprint == self.fingerprint
+        self.count() == count && fingerprint == self.fingerprint
     }
 }
 
 /// Something that a revision needs and that cannot be had.
 #[derive(Debug)]
 pub(crate) struct Gap {
-    /// The chunk, page or root.
-    pub(crate) chunk: ChunkId,
     /// Why.
     pub(crate) error: Error,
     /// Whether it is a page or a root, so that what lies below is unknown.
     pub(crate) is_list: bool,
+}
+
+impl Gap {
+    /// Returns whether the index has no place for the chunk at all. It may have lost it: another one, made from the
+    /// packs, may know better. A chunk in a pack that is gone is not such a case.
+    pub(crate) const fn has_no_place(&self) -> bool {
+        matches!(self.error, Error::Missing { object: ObjectName::Chunk { pack: None, .. }, .. })
+    }
 }
 
 /// Collects what revisions need.
@@ -83,9 +95,9 @@ pub(crate) struct Marker<'a> {
     reader: ChunkReader,
     progress: &'a dyn Progress,
     marked_roots: HashSet<ChunkId>,
-    /// By pack number.
-    pub(crate) needs: BTreeMap<u32, PackNeeds>,
-    pub(crate) gaps: Vec<Gap>,
+    pub(crate) needs: BTreeMap<PackId, PackNeeds>,
+    /// By chunk: many revisions may lack the same one.
+    pub(crate) gaps: BTreeMap<ChunkId, Gap>,
 }
 
 impl<'a> Marker<'a> {
@@ -96,7 +108,7 @@ impl<'a> Marker<'a> {
             progress,
             marked_roots: HashSet::new(),
             needs: BTreeMap::new(),
-            gaps: Vec::new(),
+            gaps: BTreeMap::new(),
         }
     }
 
@@ -155,13 +167,13 @@ impl<'a> Marker<'a> {
         match location {
             Some(location) if !location.is_missing => self
                 .needs
-                .entry(location.pack_number)
-                .or_insert_with(|| PackNeeds::new(location.pack))
+                .entry(location.pack)
+                .or_insert_with(PackNeeds::new)
                 .set(location.record_index, id),
             other => {
                 let pack = other.map(|location| location.pack);
                 let error = Error::Missing { object: ObjectName::Chunk { id: *id, pack } };
-                self.gaps.push(Gap { chunk: *id, error, is_list });
+                self.gaps.insert(*id, Gap { error, is_list });
                 false
             }
         }
@@ -171,7 +183,7 @@ impl<'a> Marker<'a> {
         if !error.is_damage() {
             return Err(error);
         }
-        self.gaps.push(Gap { chunk, error, is_list });
+        self.gaps.insert(chunk, Gap { error, is_list });
         Ok(())
     }
 

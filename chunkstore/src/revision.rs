@@ -21,17 +21,17 @@ pub struct Revision {
 /// The revisions of one source, or of all.
 #[derive(Debug, Default)]
 pub struct History {
-    /// What can be read: by source if there are several, and oldest first.
+    /// What can be read, oldest first.
     pub revisions: Vec<Revision>,
-    /// What cannot: damaged records and states, each named.
+    /// What cannot: damaged records and states, each named. The revision of a damaged state is among `revisions`.
     pub damaged: Vec<Error>,
 }
 
 impl Store {
     /// Returns the revisions of `source`, or of all sources, oldest first.
     ///
-    /// Sources follow each other in the order of their newest revision's time only where several are
-    /// asked for; within a source the order is that of `sequence`, whatever the clock said.
+    /// Those of one source are in the order of `sequence`, whatever the clock said. Where there are several
+    /// sources, all revisions are in the order of their times.
     ///
     /// # Errors
     ///
@@ -55,8 +55,11 @@ impl Store {
         let mut history = History::default();
         for source in &sources {
             for id in self.storage().list_records(source)? {
-                match self.read_revision(source, &id) {
-                    Ok(Some(revision)) => history.revisions.push(revision),
+                match self.read_record_and_state(source, &id) {
+                    Ok(Some((revision, damage))) => {
+                        history.revisions.push(revision);
+                        history.damaged.extend(damage);
+                    }
                     // Forgotten a moment ago.
                     Ok(None) => {}
                     Err(error @ (Error::Damaged { .. } | Error::UnsupportedFormat { .. })) => {
@@ -78,12 +81,13 @@ impl Store {
         Ok(history)
     }
 
-    /// Returns the revision with this id.
+    /// Returns the revision with this id. If its state is damaged it is distrusted and protected, until it gets another.
     ///
     /// # Errors
     ///
     /// - [`Error::NoSuchRevision`] if no source has it.
-    /// - [`Error::Damaged`] if its record or its state is.
+    /// - [`Error::Damaged`] if its record is.
+    /// - [`Error::UnsupportedFormat`] if its record or its state is of a newer program.
     pub fn revision(&self, id: &RevisionId) -> Result<Revision> {
         let source = self.source_of(id)?;
         self.read_revision(&source, id)?.ok_or(Error::NoSuchRevision { id: *id })
@@ -110,6 +114,16 @@ impl Store {
         source: &SourceName,
         id: &RevisionId,
     ) -> Result<Option<Revision>> {
+        let found = self.read_record_and_state(source, id)?;
+        Ok(found.map(|(revision, _damage_of_state)| revision))
+    }
+
+    /// Returns a revision, and what is wrong with its state if that had to be replaced by a cautious one.
+    fn read_record_and_state(
+        &self,
+        source: &SourceName,
+        id: &RevisionId,
+    ) -> Result<Option<(Revision, Option<Error>)>> {
         let object = ObjectName::Revision { source: source.clone(), id: *id };
         let key = ObjectKey::Record(source.clone(), *id);
         let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else { return Ok(None) };
@@ -121,8 +135,12 @@ impl Store {
             }
         });
         let record = record.map_err(|reason| unsupported_or_damaged(object, reason))?;
-        let state = self.read_state(&record)?;
-        Ok(Some(Revision { record, state }))
+        let (state, damage) = match self.read_state(&record) {
+            Ok(state) => (state, None),
+            Err(error @ Error::Damaged { .. }) => (RevisionState::cautious(&record), Some(error)),
+            Err(other) => return Err(other),
+        };
+        Ok(Some((Revision { record, state }, damage)))
     }
 
     fn read_state(&self, record: &RevisionRecord) -> Result<RevisionState> {

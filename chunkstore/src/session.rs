@@ -102,15 +102,13 @@ pub(crate) struct FoundSession {
 pub(crate) fn list(environment: &Environment, layout: &Layout) -> Result<Vec<FoundSession>> {
     let vfs = environment.vfs.as_ref();
     let directory = layout.directory("sessions");
-    let entries = match vfs.list(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::storage("list", &directory))?,
-    };
+    let entries = vfs.list(&directory).map_err(Error::storage("list", &directory))?;
     let mut sessions = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let Ok(id) = entry.name.parse::<SessionId>() else { continue };
         let path = layout.session(&id);
-        // The record first: a session that ends between the two calls counts as alive, which is safe.
+        // The record first: what is found locked then was read while its owner lived. A session that ends between the
+        // calls is passed over, and what it committed is among the records that are read after.
         let record = match read_file(vfs, &path, DOCUMENT_LEN_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(Error::storage("read", &path)).and_then(|bytes| {

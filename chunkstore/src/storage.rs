@@ -155,11 +155,13 @@ impl LocalStorage {
     /// Returns the storage in the directory of `layout`.
     #[must_use]
     pub fn new(environment: Environment, layout: Layout) -> Self {
+        // Whoever creates a store makes its own name durable. Later nobody needs a right to what is above.
+        let durable = HashSet::from([layout.root().to_path_buf()]);
         Self {
             environment,
             layout,
             open_packs: Arc::default(),
-            durable_directories: Arc::default(),
+            durable_directories: Arc::new(Mutex::new(durable)),
         }
     }
 
@@ -190,22 +192,18 @@ impl LocalStorage {
         Err(Error::Bug { what: format!("no free name in {}", directory.display()) })
     }
 
-    /// Removes files in `tmp/` that no living process holds. Best effort: they cost space only.
+    /// Removes files in `tmp/` that no living process holds. Best effort: what cannot be locked or removed, because it is
+    /// another user's, costs space only.
     pub(crate) fn remove_leftovers(&self) -> Result<u64> {
         let directory = self.layout.directory("tmp");
         let entries = self.vfs().list(&directory).map_err(Error::storage("list", &directory))?;
         let mut removed = 0;
         for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
             let path = directory.join(entry.name);
-            let lock = match self.vfs().lock(&path, LockMode::Exclusive, false) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(Error::storage("lock", &path))?,
-            };
-            if lock.is_some() {
-                match self.vfs().remove_file(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    other => other.map_err(Error::storage("remove", &path))?,
-                }
+            let lock = self.vfs().lock(&path, LockMode::Exclusive, false);
+            if let Ok(Some(_lock)) = lock
+                && self.vfs().remove_file(&path).is_ok()
+            {
                 removed += 1;
             }
         }
@@ -323,12 +321,30 @@ impl LocalStorage {
     }
 
     /// Makes durable which revision records exist: a process may have died between removing one and its sync.
+    ///
+    /// Fails if there is a place for revisions that [`Storage::list_records`] passes over because it is a symbolic link or
+    /// the like: who calls this is about to conclude that what is not listed is not needed.
     pub(crate) fn sync_revisions(&self) -> Result<()> {
+        let root = self.layout.directory("revisions");
+        self.refuse_links(&root)?;
         for source in self.list_sources()? {
             let directory = self.layout.source_directory(&source);
+            self.refuse_links(&directory)?;
             self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
         }
         Ok(())
+    }
+
+    fn refuse_links(&self, directory: &Path) -> Result<()> {
+        let entries = self.vfs().list(directory).map_err(Error::storage("list", directory))?;
+        match entries.into_iter().find(|entry| entry.kind == EntryKind::Other) {
+            Some(entry) => {
+                let what = "it is neither a file nor a directory, and links are not followed";
+                let source = io::Error::new(io::ErrorKind::InvalidInput, what);
+                Err(Error::storage("read", directory.join(entry.name))(source))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Moves a condemned list that cannot be read to `quarantine/`, durably.
@@ -344,17 +360,17 @@ impl LocalStorage {
         Ok(())
     }
 
-    /// Lists the files of `directory` whose names `parse` accepts; a missing directory is empty.
+    /// Lists the files of `directory` whose names `parse` accepts.
+    ///
+    /// That the directory is not there is an error. All that are listed exist from the beginning, and "no revisions" would
+    /// let a purge conclude that nothing is needed.
     fn list_named<T: Ord>(
         &self,
         directory: &Path,
         kind: EntryKind,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let entries = match self.vfs().list(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(Error::storage("list", directory))?,
-        };
+        let entries = self.vfs().list(directory).map_err(Error::storage("list", directory))?;
         let mut names: Vec<T> = entries
             .iter()
             .filter(|entry| entry.kind == kind)
@@ -411,11 +427,15 @@ impl Storage for LocalStorage {
         }
         let path = self.path(key);
         match self.vfs().remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Whoever removed it may not have got to its sync.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(Error::storage("remove", &path))?,
         }
         let directory = parent_of(&path);
-        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+        match self.vfs().sync_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Error::storage("sync", &directory)),
+        }
     }
 
     fn list_packs(&self) -> Result<Vec<PackId>> {
@@ -438,7 +458,14 @@ impl Storage for LocalStorage {
 
     fn list_records(&self, source: &SourceName) -> Result<Vec<RevisionId>> {
         let parse = |name: &str| name.strip_suffix(".rev")?.parse().ok();
-        self.list_named(&self.layout.source_directory(source), EntryKind::File, parse)
+        let directory = self.layout.source_directory(source);
+        match self.list_named(&directory, EntryKind::File, parse) {
+            // It comes with the first revision.
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            other => other,
+        }
     }
 
     fn list_condemned(&self) -> Result<Vec<u64>> {
@@ -501,6 +528,12 @@ impl Upload for LocalUpload {
 
     fn finish(mut self: Box<Self>, key: &ObjectKey) -> Result<()> {
         let path = self.storage.path(key);
-        self.storage.publish(&mut self.temporary, &path, Existing::Refuse)
+        match self.storage.publish(&mut self.temporary, &path, Existing::Refuse) {
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                let directory = parent_of(&path);
+                self.storage.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+            }
+            other => other,
+        }
     }
 }

@@ -243,10 +243,11 @@ impl Store {
         pinned_roots: Vec<ChunkId>,
     ) -> Result<Session> {
         // The generation is read first: one that is too old makes purge wait longer, never shorter.
-        let generation = self.index().view(|view| view.generation())?;
-        if kind.is_writer() {
-            self.index().require_file()?;
-        }
+        let generation = if kind.is_writer() {
+            self.index().view_current(|view| view.generation())?
+        } else {
+            self.index().view(|view| view.generation())?
+        };
         Session::begin(
             self.environment(),
             self.layout(),

@@ -1,1 +1,13 @@
 //! Scenario tests through the public interface.
+
+mod architecture;
+mod concurrency;
+mod cost;
+mod crash;
+mod damage;
+mod faults;
+mod flip;
+mod golden;
+mod model;
+mod rescue;
+mod sizes;

@@ -1,1 +1,11 @@
-//! Helpers shared by the scenario tests.
+//! Helpers shared by the scenario tests: a store on a simulated file system, images, and what must be true of a store.
+
+pub mod attempt;
+pub mod damage;
+pub mod images;
+pub mod long_tests;
+pub mod memory;
+pub mod model;
+pub mod model_store;
+pub mod simulated_store;
+pub mod workload;

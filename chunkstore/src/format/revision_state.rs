@@ -53,6 +53,10 @@ pub struct RevisionState {
     pub protected: bool,
     /// When all of its chunks were last read and matched their ids.
     pub verified: Option<Timestamp>,
+    /// The revision, if there is one, for which every chunk was written again because this one was distrusted or damaged. The
+    /// doubt has then had its effect; a new one takes this away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<RevisionId>,
 }
 
 impl RevisionState {
@@ -65,7 +69,21 @@ impl RevisionState {
             trust: Trust::Trusted,
             protected: false,
             verified: None,
+            rewritten: None,
         }
+    }
+
+    /// Returns what a revision counts as whose state file is damaged: what may have been said against it, or to keep it,
+    /// is taken as said.
+    #[must_use]
+    pub fn cautious(record: &RevisionRecord) -> Self {
+        Self { trust: Trust::Distrusted, protected: true, ..Self::initial(record) }
+    }
+
+    /// Returns whether the next backup of its source must write every chunk again.
+    #[must_use]
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self.trust, Trust::Distrusted | Trust::Damaged) && self.rewritten.is_none()
     }
 
     /// Returns the stored form.

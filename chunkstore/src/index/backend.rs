@@ -5,25 +5,75 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
 
+use super::is_refusal;
 use crate::vfs::VfsFile;
 
 /// Granularity of what a view holds in memory, in bytes.
 const VIEW_BLOCK_LEN: u64 = 4096;
 
-/// The file itself.
+/// The file itself. After the first write or sync that fails it is not changed any more: a second sync could say
+/// that all is well although bytes are gone, and redb makes one when it closes.
 #[derive(Debug)]
 pub(super) struct FileBackend {
     file: Box<dyn VfsFile>,
+    failure: Arc<Failure>,
+}
+
+/// The first failure of a [`FileBackend`], also of those calls whose errors redb does not report.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    first: Mutex<Option<(io::Error, FileState)>>,
+}
+
+/// What is in a file after a failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// The last committed state: a write was refused, and what it left is in unused space.
+    Committed,
+    /// Nobody knows: a sync failed, or a write for another reason than being refused.
+    Unknown,
+}
+
+impl Failure {
+    /// Returns the first failure, if there was one. All handles of the backend must be gone.
+    pub(super) fn take(&self) -> Option<(io::Error, FileState)> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl FileBackend {
-    pub(super) fn new(file: Box<dyn VfsFile>) -> Self {
-        Self { file }
+    pub(super) fn new(file: Box<dyn VfsFile>) -> (Self, Arc<Failure>) {
+        let failure = Arc::<Failure>::default();
+        (Self { file, failure: Arc::clone(&failure) }, failure)
     }
+
+    /// Makes a call that changes the file, unless an earlier one failed.
+    fn change(
+        &self,
+        state_if_refused: FileState,
+        call: impl FnOnce(&dyn VfsFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut first = self.failure.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((error, _)) = first.as_ref() {
+            return Err(same(error));
+        }
+        call(self.file.as_ref()).inspect_err(|error| {
+            let state = if is_refusal(error) { state_if_refused } else { FileState::Unknown };
+            *first = Some((same(error), state));
+        })
+    }
+}
+
+/// Returns a copy of an error.
+fn same(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(
+        || io::Error::new(error.kind(), error.to_string()),
+        io::Error::from_raw_os_error,
+    )
 }
 
 impl StorageBackend for FileBackend {
@@ -36,15 +86,15 @@ impl StorageBackend for FileBackend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.change(FileState::Committed, |file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.change(FileState::Unknown, |file| file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
+        self.change(FileState::Committed, |file| file.write_all_at(data, offset))
     }
 }
 

@@ -1,16 +1,16 @@
 //! Changing the index, within one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
+    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
     PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
-use crate::id::{ChunkId, PackId, StoreId};
+use crate::id::{ChunkId, PackId, SourceName, StoreId};
 
 /// Tables of the index, open for writing.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Change<'txn> {
     packs: Table<'txn, u32, &'static [u8; PackRow::LEN]>,
     pack_numbers: Table<'txn, &'static [u8; PackId::LEN], u32>,
     meta: Table<'txn, &'static str, u64>,
+    complete: Table<'txn, &'static str, u64>,
 }
 
 impl<'txn> Change<'txn> {
@@ -58,13 +59,15 @@ impl<'txn> Change<'txn> {
             packs: transaction.open_table(PACKS).map_err(fault)?,
             pack_numbers: transaction.open_table(PACK_NUMBERS).map_err(fault)?,
             meta: transaction.open_table(META).map_err(fault)?,
+            complete: transaction.open_table(COMPLETE).map_err(fault)?,
         })
     }
 
-    /// Adds a pack and its records. Where a chunk is known already, the older place is kept if a new
-    /// backup may refer to it, unless `replace` is set.
+    /// Adds a pack and its records. Where a chunk is known already, the place in the younger pack is kept, if a new
+    /// backup may refer to it: it may have been written because the older one is damaged. With `replace` the new place
+    /// is kept in any case.
     ///
-    /// A pack that is known and present is left alone: adding it again changes nothing.
+    /// A pack that is known and present keeps its flag: another process may have adopted it a moment ago.
     pub(crate) fn insert_pack(
         &mut self,
         row: PackRow,
@@ -74,34 +77,28 @@ impl<'txn> Change<'txn> {
         let known = self.pack_numbers.get(row.id.as_bytes()).map_err(fault)?;
         let known = known.map(|number| number.value());
         let number = match known {
-            Some(number) => {
-                if self.row(number)?.is_some_and(|found| found.id == row.id && !found.is_missing) {
-                    return Ok(());
-                }
-                number
-            }
+            Some(number) => number,
             None => self.take_pack_number()?,
+        };
+        let present = self.row(number)?.filter(|found| found.id == row.id && !found.is_missing);
+        let row = match present {
+            Some(_) if !replace => return Ok(()),
+            Some(found) => PackRow { condemned: found.condemned, ..row },
+            None => row,
         };
         self.packs.insert(number, &row.encode()).map_err(fault)?;
         self.pack_numbers.insert(row.id.as_bytes(), number).map_err(fault)?;
 
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
-        let mut accepts = HashMap::from([(number, row.accepts_new_references())]);
+        let mut rows = HashMap::from([(number, Some(row))]);
         for index in order {
             let record = &records[index];
-            if !replace && self.is_better_placed(&record.id, number, &mut accepts)? {
+            if !replace && self.is_better_placed(&record.id, number, &row, &mut rows)? {
                 continue;
             }
-            let entry = Entry {
-                pack_number: number,
-                record_index: u32::try_from(index)
-                    .map_err(|_| Fault::Damaged("a pack has too many records".to_owned()))?,
-                offset: record.offset,
-                plain_len: record.plain_len,
-                stored_len: record.stored_len,
-            };
-            self.chunks.insert(record.id.as_bytes(), &entry.encode()).map_err(fault)?;
+            let entry = Entry::new(number, index, record)?;
+            self.chunks.insert(record.id.as_bytes(), &entry.encode(&record.id)).map_err(fault)?;
         }
         Ok(())
     }
@@ -111,24 +108,32 @@ impl<'txn> Change<'txn> {
         &self,
         id: &ChunkId,
         number: u32,
-        accepts: &mut HashMap<u32, bool>,
+        row: &PackRow,
+        rows: &mut HashMap<u32, Option<PackRow>>,
     ) -> Result<bool, Fault> {
-        let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
+        let Some(other) = self.pack_number_of(id)?.filter(|other| *other != number) else {
             return Ok(false);
         };
-        let other = Entry::decode(value.value()).pack_number;
-        if other == number {
-            return Ok(false);
-        }
-        let other_accepts = match accepts.get(&other) {
+        let other_row = match rows.get(&other) {
             Some(known) => *known,
             None => {
-                let found = self.row(other)?.is_some_and(|row| row.accepts_new_references());
-                accepts.insert(other, found);
+                let found = self.row(other)?;
+                rows.insert(other, found);
                 found
             }
         };
-        Ok(other_accepts)
+        let rank = |row: &PackRow| (row.accepts_new_references(), row.created);
+        Ok(other_row.is_some_and(|other_row| rank(row) <= rank(&other_row)))
+    }
+
+    /// Returns the number of the pack in which the index places a chunk.
+    fn pack_number_of(&self, id: &ChunkId) -> Result<Option<u32>, Fault> {
+        let Some(value) = self.chunks.get(id.as_bytes()).map_err(fault)? else {
+            return Ok(None);
+        };
+        let entry = Entry::decode(value.value(), id)
+            .ok_or_else(|| Fault::Damaged(format!("its entry of chunk {id} is damaged")))?;
+        Ok(Some(entry.pack_number))
     }
 
     fn take_pack_number(&mut self) -> Result<u32, Fault> {
@@ -158,9 +163,77 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
-    /// Notes that the file of a pack is not there.
-    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<(), Fault> {
-        self.edit_row(id, |row| row.is_missing = true)
+    /// Notes that the file of a pack is not there, and returns whether that is a loss: whether the index relied on it.
+    pub(crate) fn mark_missing(&mut self, id: &PackId) -> Result<bool, Fault> {
+        let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
+        let row = match number.map(|number| number.value()) {
+            Some(number) => self.row(number)?,
+            None => None,
+        };
+        self.edit_row(id, |row| row.is_missing = true)?;
+        Ok(row.is_some_and(|row| row.accepts_new_references()))
+    }
+
+    /// Leads chunks whose pack is missing to this one, which has them too.
+    pub(crate) fn take_over_missing(
+        &mut self,
+        id: &PackId,
+        records: &[FooterRecord],
+    ) -> Result<(), Fault> {
+        let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
+        let Some(number) = number.map(|number| number.value()) else {
+            return Ok(());
+        };
+        let mut is_missing: HashMap<u32, bool> = HashMap::new();
+        for (index, record) in records.iter().enumerate() {
+            let other = self.pack_number_of(&record.id)?;
+            let Some(other) = other.filter(|other| *other != number) else { continue };
+            let is_missing = match is_missing.get(&other) {
+                Some(known) => *known,
+                None => {
+                    let found = self.row(other)?.is_none_or(|row| row.is_missing);
+                    is_missing.insert(other, found);
+                    found
+                }
+            };
+            if is_missing {
+                let entry = Entry::new(number, index, record)?;
+                self.chunks
+                    .insert(record.id.as_bytes(), &entry.encode(&record.id))
+                    .map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole
+    /// table of chunks.
+    pub(crate) fn forget_packs(&mut self, packs: &[PackId]) -> Result<(), Fault> {
+        let mut numbers = HashSet::new();
+        for id in packs {
+            let number = self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
+            if let Some(number) = number.map(|number| number.value()) {
+                self.packs.remove(number).map_err(fault)?;
+                numbers.insert(number);
+            }
+        }
+        // An entry that is damaged goes too: the chunk is then looked for in the packs.
+        self.chunks
+            .retain(|id, value| {
+                Entry::decode(value, &ChunkId::from_bytes(*id))
+                    .is_some_and(|entry| !numbers.contains(&entry.pack_number))
+            })
+            .map_err(fault)
+    }
+
+    /// Notes that the revisions of `source` from this sequence number on were made while the index was there.
+    pub(crate) fn set_complete_since(
+        &mut self,
+        source: &SourceName,
+        sequence: u64,
+    ) -> Result<(), Fault> {
+        self.complete.insert(source.as_str(), sequence).map_err(fault)?;
+        Ok(())
     }
 
     /// Flags packs as condemned by list `generation` and raises the generation to at least that:
@@ -191,16 +264,14 @@ impl<'txn> Change<'txn> {
             return Ok(());
         };
         for record in records {
-            let value = self.chunks.get(record.id.as_bytes()).map_err(fault)?;
-            let is_here =
-                value.is_some_and(|value| Entry::decode(value.value()).pack_number == number);
-            if is_here {
+            if self.pack_number_of(&record.id)? == Some(number) {
                 self.chunks.remove(record.id.as_bytes()).map_err(fault)?;
             }
         }
         // Chunks that a damaged footer did not name still lead here: the row stays, as missing.
+        let row = self.row(number)?;
         self.edit_row(id, |row| row.is_missing = true)?;
-        if !records.is_empty() {
+        if row.is_none_or(|row| u64::from(row.record_count) <= records.len() as u64) {
             self.packs.remove(number).map_err(fault)?;
             self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
         }

@@ -11,11 +11,12 @@ mod backend;
 mod change;
 mod reconcile;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability};
@@ -25,7 +26,7 @@ pub(crate) use self::reconcile::Condemned;
 pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
 
-use self::backend::{FileBackend, ViewBackend};
+use self::backend::{FileBackend, FileState, ViewBackend};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::id::StoreId;
@@ -57,14 +58,6 @@ impl From<Error> for Fault {
     }
 }
 
-/// An index in memory. It does not see what other processes change after it was built.
-#[derive(Debug)]
-struct StandIn {
-    database: Database,
-    /// Why the file could not be written.
-    reason: io::ErrorKind,
-}
-
 /// Turns any error of redb into a [`Fault`].
 pub(crate) fn fault(error: impl Into<redb::Error>) -> Fault {
     match error.into() {
@@ -84,9 +77,9 @@ pub(crate) struct Index {
     storage: LocalStorage,
     store_id: StoreId,
     /// Stands in for the file where the store cannot be written and the file cannot be used.
-    in_memory: Arc<Mutex<Option<StandIn>>>,
-    /// Whether this handle has built the index anew.
-    was_rebuilt: Arc<AtomicBool>,
+    in_memory: Arc<Mutex<Option<Database>>>,
+    /// Whether this handle has built the index anew because a chunk was not to be found.
+    was_renewed: Arc<Mutex<bool>>,
 }
 
 impl Index {
@@ -102,12 +95,30 @@ impl Index {
             storage,
             store_id,
             in_memory: Arc::default(),
-            was_rebuilt: Arc::default(),
+            was_renewed: Arc::default(),
         }
     }
 
-    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there.
+    /// Runs `look` on the index under the shared lock; rebuilds the index if it is damaged or not there. Where that
+    /// cannot be written, an index in memory stands in: it is as old as when it was made, so only reading relies on it.
     pub(crate) fn view<R>(
+        &self,
+        look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Result<R> {
+        for _ in 0..REBUILD_ATTEMPTS {
+            match self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look)) {
+                Ok(found) => return Ok(found),
+                Err(Fault::Store(error)) if !is_refused(&error) => return Err(error),
+                Err(_) => self.renew()?,
+            }
+        }
+        let last = self.try_view_stand_in(&look).unwrap_or_else(|| self.try_view(&look));
+        last.map_err(|fault| self.give_up(fault))
+    }
+
+    /// Like [`Self::view`], but sees what all processes have written until now, or fails. For those whose safety
+    /// depends on it: who writes revisions, and purge.
+    pub(crate) fn view_current<R>(
         &self,
         look: impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> Result<R> {
@@ -115,7 +126,9 @@ impl Index {
             match self.try_view(&look) {
                 Ok(found) => return Ok(found),
                 Err(Fault::Store(error)) => return Err(error),
-                Err(Fault::Damaged(_) | Fault::Io(_)) => self.rebuild_or_stand_in()?,
+                Err(Fault::Damaged(_) | Fault::Io(_)) => {
+                    self.rebuild(&crate::progress::NoProgress)?;
+                }
             }
         }
         self.try_view(&look).map_err(|fault| self.give_up(fault))
@@ -137,15 +150,20 @@ impl Index {
         self.try_change(&edit).map_err(|fault| self.give_up(fault))
     }
 
+    /// Looks into the index in memory, if there is one.
+    fn try_view_stand_in<R>(
+        &self,
+        look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
+    ) -> Option<std::result::Result<R, Fault>> {
+        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = in_memory.as_ref()?;
+        Some(guarded(|| View::run(database, self.store_id, look)))
+    }
+
     fn try_view<R>(
         &self,
         look: &impl Fn(&View<'_>) -> std::result::Result<R, Fault>,
     ) -> std::result::Result<R, Fault> {
-        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stand_in) = in_memory.as_ref() {
-            return guarded(|| View::run(&stand_in.database, self.store_id, look));
-        }
-        drop(in_memory);
         let _lock = self.lock(LockMode::Shared)?;
         let file = self.environment.vfs.open(&self.layout.index(), false).map_err(missing_or_io)?;
         guarded(|| {
@@ -162,22 +180,27 @@ impl Index {
     ) -> std::result::Result<R, Fault> {
         let _lock = self.lock(LockMode::Exclusive)?;
         let file = self.environment.vfs.open(&self.layout.index(), true).map_err(missing_or_io)?;
+        let (backend, failure) = FileBackend::new(file);
         let result = guarded(|| {
-            let backend = FileBackend::new(file);
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
                 .create_with_backend(backend)
                 .map_err(fault)?;
             self.transact(&database, edit)
         });
-        if let Err(Fault::Io(error)) = &result
-            && !is_refusal(error)
-        {
-            // After a failed write or sync the file may say one thing now and another one after a crash.
+        let Some((error, state)) = failure.take() else {
+            if result.is_ok() {
+                self.end_stand_in();
+            }
+            return result;
+        };
+        if state == FileState::Unknown {
+            // The file may say one thing now and another one after a crash.
             // It is a cache: without it the next user starts from the packs.
             let _next_user_rebuilds = self.environment.vfs.remove_file(&self.layout.index());
         }
-        result
+        // Where only closing the file failed, the change is made.
+        result.map_err(|_| Fault::Io(error))
     }
 
     fn transact<R>(
@@ -202,27 +225,20 @@ impl Index {
         Ok(lock::wait(&self.environment, &self.layout.lock("index"), mode)?)
     }
 
-    /// Rebuilds the index file, or builds one in memory if the store cannot be written or has no space left.
-    pub(crate) fn rebuild_or_stand_in(&self) -> Result<()> {
+    /// Rebuilds the index file, or builds one in memory if that cannot be written.
+    pub(crate) fn renew(&self) -> Result<()> {
         match self.rebuild(&crate::progress::NoProgress) {
-            Err(Error::Storage { source, .. }) if is_refusal(&source) => {
-                self.stand_in(source.kind())
-            }
+            Err(error) if is_refused(&error) => self.stand_in(),
             other => other.map(drop),
         }
     }
 
-    /// Refuses if an index in memory stands in for the file: who relies on chunks that the store has,
-    /// or removes packs, must see what other processes do.
-    pub(crate) fn require_file(&self) -> Result<()> {
-        let in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
-        match in_memory.as_ref() {
-            Some(stand_in) => Err(self.give_up(Fault::Io(stand_in.reason.into()))),
-            None => Ok(()),
-        }
+    /// Goes back to the index file, if an index in memory stands in for it.
+    fn end_stand_in(&self) {
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn stand_in(&self, reason: io::ErrorKind) -> Result<()> {
+    fn stand_in(&self) -> Result<()> {
         let built = guarded(|| {
             let backend = redb::backends::InMemoryBackend::new();
             let database =
@@ -232,9 +248,7 @@ impl Index {
             Ok(database)
         });
         let database = built.map_err(|fault| self.give_up(fault))?;
-        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(StandIn { database, reason });
-        self.was_rebuilt.store(true, Ordering::Relaxed);
+        *self.in_memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(database);
         Ok(())
     }
 
@@ -250,22 +264,39 @@ impl Index {
             .vfs
             .open(temporary.path(), true)
             .map_err(Error::storage("open", temporary.path()))?;
+        let (backend, failure) = FileBackend::new(file);
         let rebuilt = guarded(|| {
             let database = Database::builder()
                 .set_cache_size(CACHE_LEN)
-                .create_with_backend(FileBackend::new(file))
+                .create_with_backend(backend)
                 .map_err(fault)?;
             self.fill(&database, progress)
         });
-        let rebuilt = rebuilt.map_err(|fault| self.give_up(fault))?;
+        // Closing the file writes too, and redb does not say how that went.
+        let rebuilt = match (rebuilt, failure.take()) {
+            (Err(Fault::Store(error)), _) => return Err(error),
+            (_, Some((error, _))) => return Err(self.give_up(Fault::Io(error))),
+            (rebuilt, None) => rebuilt.map_err(|fault| self.give_up(fault))?,
+        };
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
-        self.was_rebuilt.store(true, Ordering::Relaxed);
+        self.end_stand_in();
         Ok(rebuilt)
     }
 
-    /// Returns whether this handle has built the index anew: what it lacks now, no pack has.
-    pub(crate) fn was_rebuilt(&self) -> bool {
-        self.was_rebuilt.load(Ordering::Relaxed)
+    /// Builds the index anew, once for each handle, because a chunk is not in it at all; what it lacks afterwards, no
+    /// pack has.
+    pub(crate) fn renew_once(&self) -> Result<()> {
+        let mut was_renewed = self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*was_renewed {
+            self.renew()?;
+            *was_renewed = true;
+        }
+        Ok(())
+    }
+
+    /// Returns whether [`Self::renew_once`] has nothing more to do.
+    pub(crate) fn was_renewed(&self) -> bool {
+        *self.was_renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names the index in the error of a transaction that is not tried again.
@@ -305,8 +336,8 @@ fn missing_or_io(error: io::Error) -> Fault {
     }
 }
 
-/// Returns whether the system refused a write before it did anything to the file: nothing may be written, or
-/// there is no space.
+/// Returns whether the system refused a write: nothing may be written, or there is no space. What was there before is
+/// whole.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -315,4 +346,9 @@ fn is_refusal(error: &io::Error) -> bool {
             | io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
     )
+}
+
+/// Returns whether the store could not be written, which reading can do without.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Storage { source, .. } if is_refusal(source))
 }

@@ -58,11 +58,27 @@ impl Condemned {
                 Ok(list) => condemned.lists.push(list),
                 Err(source) => {
                     let object = ObjectName::Condemned { generation };
-                    condemned.damaged.push((generation, Error::Damaged { object, source }));
+                    let error = crate::revision::unsupported_or_damaged(object, source);
+                    condemned.damaged.push((generation, error));
                 }
             }
         }
         Ok(condemned)
+    }
+
+    /// Refuses lists that a newer program wrote: they are not damaged, and not ours to set aside.
+    pub(crate) fn refuse_newer_format(&self) -> Result<()> {
+        let found = self.damaged.iter().find_map(|(_, error)| match error {
+            Error::UnsupportedFormat { object, found, supported } => {
+                Some(Error::UnsupportedFormat {
+                    object: object.clone(),
+                    found: *found,
+                    supported: *supported,
+                })
+            }
+            _ => None,
+        });
+        found.map_or(Ok(()), Err)
     }
 
     /// Returns the highest generation, 0 if there is no list.
@@ -103,6 +119,11 @@ fn row(id: PackId, contents: &PackContents, condemned: u64) -> PackRow {
     }
 }
 
+/// Returns whether a pack cannot be read for a reason of its own, so that the others are of use.
+const fn is_of_this_pack(error: &Error) -> bool {
+    error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
+}
+
 impl Index {
     /// Adopts packs that the index does not know and notes those that are gone. Returns what is damaged.
     pub(crate) fn reconcile(&self) -> Result<Vec<Error>> {
@@ -114,13 +135,18 @@ impl Index {
         let gone: Vec<PackId> = present.difference(&listed).copied().collect();
         let mut damaged = self.adopt(unknown)?;
         if !gone.is_empty() {
-            match self.note_missing(&gone) {
+            let lost = match self.note_missing(&gone) {
                 // Reading goes on without the note: a missing file is found out when it is read.
-                Err(Error::Storage { source, .. }) if super::is_refusal(&source) => {}
-                other => other?,
-            }
+                Err(error) if super::is_refused(&error) => gone,
+                Ok(lost) if lost.is_empty() => lost,
+                Ok(lost) => {
+                    self.take_over_missing()?;
+                    lost
+                }
+                Err(other) => return Err(other),
+            };
             damaged
-                .extend(gone.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
+                .extend(lost.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
         }
         Ok(damaged)
     }
@@ -138,13 +164,13 @@ impl Index {
                     batch.push((id, contents));
                 }
                 Err(Error::Missing { .. }) => {}
-                Err(error) if error.is_damage() => damaged.push(error),
+                Err(error) if is_of_this_pack(&error) => damaged.push(error),
                 Err(other) => return Err(other),
             }
             if BATCH_RECORD_COUNT <= batch_len || remaining.peek().is_none() {
                 match self.adopt_batch(&batch) {
-                    Err(Error::Storage { source, .. }) if super::is_refusal(&source) => {
-                        self.stand_in(source.kind())?;
+                    Err(error) if super::is_refused(&error) => {
+                        self.stand_in()?;
                         return Ok(damaged);
                     }
                     other => other?,
@@ -160,6 +186,8 @@ impl Index {
         if batch.is_empty() {
             return Ok(());
         }
+        // What stands in for the file lacks these packs. If the file can still not be written, it is made again.
+        self.end_stand_in();
         self.change(|change| {
             // The generation stays: only the purge that flags all packs of a list raises it.
             let generation_of = Condemned::read(&self.storage)?.generation_of_pack();
@@ -177,15 +205,37 @@ impl Index {
         })
     }
 
-    fn note_missing(&self, gone: &[PackId]) -> Result<()> {
+    /// Notes packs that are not there and returns those that are lost. One that was condemned, or has left the
+    /// index by now, was swept: that is no loss.
+    fn note_missing(&self, gone: &[PackId]) -> Result<Vec<PackId>> {
         self.change(|change| {
+            let mut lost = Vec::new();
             for id in gone {
-                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_none() {
-                    change.mark_missing(id)?;
+                if self.storage.object_len(&ObjectKey::Pack(*id))?.is_none()
+                    && change.mark_missing(id)?
+                {
+                    lost.push(*id);
                 }
             }
-            Ok(())
+            Ok(lost)
         })
+    }
+
+    /// Looks through all packs for other copies of chunks whose pack is missing.
+    fn take_over_missing(&self) -> Result<()> {
+        for (_, row) in self.view(|view| view.packs())? {
+            if row.is_missing {
+                continue;
+            }
+            match read_contents(&self.storage, &row.id) {
+                Ok(contents) => {
+                    self.change(|change| change.take_over_missing(&row.id, &contents.records))?;
+                }
+                Err(error) if is_of_this_pack(&error) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
     }
 
     /// Fills an empty database from the packs.
@@ -222,8 +272,7 @@ impl Index {
                         batch.push((id, contents));
                     }
                     Err(Error::Missing { .. }) => {}
-                    Err(error) if error.is_damage() => rebuilt.damaged.push(error),
-                    Err(error @ Error::UnsupportedFormat { .. }) => rebuilt.damaged.push(error),
+                    Err(error) if is_of_this_pack(&error) => rebuilt.damaged.push(error),
                     Err(other) => return Err(Fault::Store(other)),
                 }
                 progress.advance(1);

@@ -5,13 +5,14 @@
 
 use redb::TableDefinition;
 
-use crate::format::PackKind;
+use super::Fault;
+use crate::format::{FooterRecord, PackKind};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::time::Timestamp;
 use crate::units::PackOffset;
 
 /// Version of the tables. An index of another version is rebuilt.
-pub(super) const INDEX_VERSION: u64 = 1;
+pub(super) const INDEX_VERSION: u64 = 2;
 
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; ChunkId::LEN], &[u8; Entry::LEN]> =
     TableDefinition::new("chunks");
@@ -20,6 +21,9 @@ pub(super) const PACKS: TableDefinition<'_, u32, &[u8; PackRow::LEN]> =
 pub(super) const PACK_NUMBERS: TableDefinition<'_, &[u8; PackId::LEN], u32> =
     TableDefinition::new("pack numbers");
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// By source: the sequence number from which on its revisions were made while this index was there. It knows each pack that
+/// they need, so that a pack which goes away is noticed. An older revision may need packs that were gone before.
+pub(super) const COMPLETE: TableDefinition<'_, &str, u64> = TableDefinition::new("complete since");
 pub(super) const STORE: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("store");
 
 /// Keys of [`META`].
@@ -41,30 +45,61 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) const LEN: usize = 20;
+    pub(super) const LEN: usize = 24;
 
-    pub(super) fn encode(&self) -> [u8; Self::LEN] {
+    pub(super) fn new(
+        pack_number: u32,
+        record_index: usize,
+        record: &FooterRecord,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            pack_number,
+            record_index: u32::try_from(record_index)
+                .map_err(|_| Fault::Damaged("a pack has too many records".to_owned()))?,
+            offset: record.offset,
+            plain_len: record.plain_len,
+            stored_len: record.stored_len,
+        })
+    }
+
+    /// Returns the stored form. It ends with a check over the chunk's id and all fields, because redb does not check
+    /// its pages: without it one flipped bit could lead from one chunk to another one.
+    pub(super) fn encode(&self, id: &ChunkId) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let fields =
             [self.pack_number, self.record_index, self.offset.0, self.plain_len, self.stored_len];
         for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
+        let check = Self::check(&bytes, id);
+        bytes[20..].copy_from_slice(&check);
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Self {
+    fn check(bytes: &[u8; Self::LEN], id: &ChunkId) -> [u8; 4] {
+        let mut input = [0; ChunkId::LEN + 20];
+        input[..ChunkId::LEN].copy_from_slice(id.as_bytes());
+        input[ChunkId::LEN..].copy_from_slice(&bytes[..20]);
+        let digest = blake3::hash(&input);
+        digest.as_bytes()[..4].try_into().expect("a digest has more than 4 bytes")
+    }
+
+    /// Returns `None` if the bytes were never written for this chunk.
+    pub(super) fn decode(bytes: &[u8; Self::LEN], id: &ChunkId) -> Option<Self> {
+        if bytes[20..] != Self::check(bytes, id) {
+            return None;
+        }
         let field = |index: usize| {
             let place = &bytes[4 * index..4 * index + 4];
             u32::from_le_bytes(place.try_into().expect("the slice has 4 bytes"))
         };
-        Self {
+        Some(Self {
             pack_number: field(0),
             record_index: field(1),
             offset: PackOffset(field(2)),
             plain_len: field(3),
             stored_len: field(4),
-        }
+        })
     }
 }
 
@@ -90,7 +125,7 @@ pub(crate) struct PackRow {
 }
 
 impl PackRow {
-    pub(super) const LEN: usize = 80;
+    pub(super) const LEN: usize = 88;
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
@@ -102,11 +137,16 @@ impl PackRow {
         bytes[68] = self.kind as u8;
         bytes[69] = u8::from(self.is_missing);
         bytes[72..80].copy_from_slice(&self.condemned.to_le_bytes());
+        let check = blake3::hash(&bytes[..80]);
+        bytes[80..].copy_from_slice(&check.as_bytes()[..8]);
         bytes
     }
 
     /// Returns `None` if the bytes were never written by [`Self::encode`].
     pub(super) fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
+        if bytes[80..] != blake3::hash(&bytes[..80]).as_bytes()[..8] {
+            return None;
+        }
         Some(Self {
             id: PackId::from_bytes(bytes[..32].try_into().ok()?),
             session: SessionId::from_bytes(bytes[32..48].try_into().ok()?),

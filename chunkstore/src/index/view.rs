@@ -3,18 +3,20 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
-    CHUNKS, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow, STORE,
-    STORE_ID,
+    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow,
+    STORE, STORE_ID,
 };
 use super::{Fault, fault};
-use crate::id::{ChunkId, PackId, StoreId};
+use crate::id::{ChunkId, PackId, SessionId, SourceName, StoreId};
+use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::units::PackOffset;
 
 /// Where a chunk is, as the index says. To be checked against the record header there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) pack: PackId,
-    pub(crate) pack_number: u32,
+    /// Session that wrote the pack.
+    pub(crate) session: SessionId,
     pub(crate) record_index: u32,
     pub(crate) offset: PackOffset,
     pub(crate) plain_len: u32,
@@ -68,6 +70,13 @@ impl View<'_> {
         self.meta(META_GENERATION)
     }
 
+    /// Returns the sequence number from which on the index knows all packs that revisions of `source` were made with.
+    pub(crate) fn complete_since(&self, source: &SourceName) -> Result<Option<u64>, Fault> {
+        let table = self.transaction.open_table(COMPLETE).map_err(fault)?;
+        let value = table.get(source.as_str()).map_err(fault)?;
+        Ok(value.map(|value| value.value()))
+    }
+
     /// Returns where each of `ids` is.
     pub(crate) fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, Fault> {
         let chunks = self.transaction.open_table(CHUNKS).map_err(fault)?;
@@ -79,7 +88,8 @@ impl View<'_> {
                 locations.push(None);
                 continue;
             };
-            let entry = Entry::decode(value.value());
+            let entry = Entry::decode(value.value(), id)
+                .ok_or_else(|| Fault::Damaged(format!("its entry of chunk {id} is damaged")))?;
             let row = match last {
                 Some((number, row)) if number == entry.pack_number => row,
                 _ => {
@@ -91,9 +101,12 @@ impl View<'_> {
                 }
             };
             last = Some((entry.pack_number, row));
+            if PACK_RECORD_COUNT_MAX <= entry.record_index {
+                return Err(Fault::Damaged("a record number is out of range".to_owned()));
+            }
             locations.push(Some(Location {
                 pack: row.id,
-                pack_number: entry.pack_number,
+                session: row.session,
                 record_index: entry.record_index,
                 offset: entry.offset,
                 plain_len: entry.plain_len,
@@ -126,9 +139,11 @@ impl View<'_> {
         let mut chunks = Vec::new();
         for item in table.iter().map_err(fault)? {
             let (id, value) = item.map_err(fault)?;
-            let entry = Entry::decode(value.value());
+            let id = ChunkId::from_bytes(*id.value());
+            let entry = Entry::decode(value.value(), &id)
+                .ok_or_else(|| Fault::Damaged(format!("its entry of chunk {id} is damaged")))?;
             if entry.pack_number == number {
-                chunks.push((entry.record_index, ChunkId::from_bytes(*id.value())));
+                chunks.push((entry.record_index, id));
             }
         }
         Ok(chunks)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, ObjectName};
+use crate::error::{Error, ObjectName, Result};
 use crate::id::{ChunkId, PackId, RevisionId};
 
 /// A chunk, page or root that cannot be had, and what that costs.
@@ -64,6 +64,15 @@ impl Findings {
             reason: with_causes(error),
             revisions: BTreeMap::new(),
         });
+    }
+
+    /// Adds a chunk that is damaged or missing; any other error is returned.
+    pub(crate) fn add_damage(&mut self, chunk: ChunkId, error: Error) -> Result<()> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        self.add(chunk, &error);
+        Ok(())
     }
 
     /// Adds bytes of a revision that need a chunk which was added before.

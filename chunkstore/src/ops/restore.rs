@@ -3,15 +3,15 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 use super::findings::{DamagedChunk, Findings};
 use crate::chunk_reader::ChunkReader;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
-use crate::image_reader::{ImageReader, locate_entries};
+use crate::image_reader::{ImageReader, check_len, locate_entries};
 use crate::index::Location;
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
 use crate::target::{Target, TargetError};
@@ -133,12 +133,9 @@ struct Totals {
 impl Run<'_> {
     fn write_spans(&self) -> std::result::Result<RestoreStats, RestoreError> {
         let span_count = self.image.root().spans.len();
-        let threads = if self.target.is_sequential() {
-            1
-        } else {
-            let wanted = self.options.threads.or_else(|| thread::available_parallelism().ok());
-            wanted.map_or(1, NonZero::get).min(span_count)
-        };
+        // What must come in order is written by one thread.
+        let in_order = self.target.is_sequential().then_some(NonZero::<usize>::MIN);
+        let threads = in_order.or(self.options.threads);
         let next = AtomicUsize::new(0);
         let is_over = AtomicBool::new(false);
         let totals = Mutex::new(Totals::default());
@@ -158,16 +155,9 @@ impl Run<'_> {
             Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let other = helper.join().unwrap_or_else(|_| {
-                    Err(RestoreError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
-                });
-                result.and(other)
-            })
-        })?;
+        on_threads(threads, span_count, work)
+            .into_iter()
+            .collect::<std::result::Result<(), _>>()?;
         let totals = totals.into_inner().expect("no holder of this lock panics");
         Ok(RestoreStats {
             written_bytes: totals.written_bytes,
@@ -181,12 +171,14 @@ impl Run<'_> {
     fn read_back(&self, stats: &RestoreStats) -> std::result::Result<(), RestoreError> {
         self.progress.begin(Phase::ReadBack, Some(self.image.len()));
         let (mut expected, mut found) = (vec![0; READ_BACK_LEN], vec![0; READ_BACK_LEN]);
-        let is_lost = |offset: u64| {
-            let ranges = stats.damaged.iter().flat_map(|chunk| &chunk.revisions);
-            ranges
-                .flat_map(|revision| &revision.ranges)
-                .any(|(start, len)| *start < offset + READ_BACK_LEN as u64 && offset < start + len)
-        };
+        let mut lost: Vec<(u64, u64)> = stats
+            .damaged
+            .iter()
+            .flat_map(|chunk| &chunk.revisions)
+            .flat_map(|revision| revision.ranges.iter().copied())
+            .collect();
+        lost.sort_unstable();
+        let mut lost = lost.into_iter().peekable();
         let mut offset = 0;
         while offset < self.image.len() {
             if self.progress.is_cancelled() {
@@ -194,7 +186,9 @@ impl Run<'_> {
             }
             let len = (self.image.len() - offset).min(READ_BACK_LEN as u64);
             let window = usize::try_from(len).expect("a window fits into memory");
-            if !is_lost(offset) {
+            while lost.next_if(|(start, len)| start.saturating_add(*len) <= offset).is_some() {}
+            let is_lost = lost.peek().is_some_and(|(start, _)| *start < offset + len);
+            if !is_lost {
                 self.image.read_exact_at(&mut expected[..window], offset)?;
                 self.target.read_exact_at(&mut found[..window], offset)?;
                 if expected[..window] != found[..window] {
@@ -288,14 +282,4 @@ impl<'a> Worker<'a> {
         self.totals.findings.add_range(&chunk, revision, offset, len);
         Ok(())
     }
-}
-
-/// A page says how long each of its chunks is; one of another length would shift all that follows.
-fn check_len(id: &ChunkId, found: usize, expected: u64) -> Result<()> {
-    if found as u64 == expected {
-        return Ok(());
-    }
-    let source = crate::format::FormatError::Inconsistent { what: "its page says another length" };
-    let object = crate::error::ObjectName::Chunk { id: *id, pack: None };
-    Err(Error::Damaged { object, source })
 }

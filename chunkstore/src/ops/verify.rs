@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::findings::{DamagedChunk, Findings};
 use crate::chunk_reader::to_usize;
@@ -13,8 +12,9 @@ use crate::format::{
     FooterRecord, FormatError, PageEntry, RecordHeader, RevisionState, SessionKind, SpanRef, Trust,
 };
 use crate::id::{ChunkId, PackId, RevisionId};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::session::Session;
@@ -103,13 +103,13 @@ pub fn verify(
     }
     let (revisions, _sessions) = begin(store, ids)?;
     let run = Run { store, progress, threads: options.threads };
-    let checked = match run.check(&revisions)? {
+    let checked = match run.check(&revisions, false)? {
         Some(checked) => checked,
         None => {
-            // The index named records that their packs do not have in these places.
-            progress.note("the index is damaged and was rebuilt");
-            store.index().rebuild_or_stand_in()?;
-            run.check(&revisions)?.ok_or_else(|| Error::Bug {
+            // The index lacks chunks, or names records that their packs do not have in these places.
+            progress.note("the index does not fit to the packs and was rebuilt");
+            store.index().renew()?;
+            run.check(&revisions, true)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
         }
@@ -125,8 +125,7 @@ pub fn verify(
     };
     for revision in &revisions {
         let is_sound = !affected.contains(&revision.record.id);
-        note_result(store, revision, is_sound, progress)?;
-        if is_sound {
+        if note_result(store, revision, is_sound, progress)? && is_sound {
             stats.verified.push(revision.record.id);
         }
     }
@@ -146,25 +145,38 @@ fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Sessio
     Ok((read()?, sessions.into_iter().flatten().collect()))
 }
 
-/// Writes the new trust of a revision, unless the store is read-only.
+/// Writes the new trust of a revision, if the store can be written and the revision is still there; returns whether it did.
+///
+/// The state is read again: tags and protection may have been edited while the chunks were read, and a distrust that came
+/// meanwhile is not answered by what was read before.
 fn note_result(
     store: &Store,
     revision: &Revision,
     is_sound: bool,
     progress: &dyn Progress,
-) -> Result<()> {
-    let state = RevisionState {
-        trust: if is_sound { Trust::Verified } else { Trust::Damaged },
-        verified: Some(store.environment().clock.now()),
-        ..revision.state.clone()
+) -> Result<bool> {
+    let record = &revision.record;
+    let now = store.environment().clock.now();
+    let current = match store.read_revision(&record.source, &record.id)? {
+        Some(current) => current.state,
+        None => return Ok(false),
     };
-    match store.write_state(&revision.record.source, &state) {
+    let is_answered = current.trust == revision.state.trust;
+    let state = match is_sound {
+        true => RevisionState {
+            trust: if is_answered { Trust::Verified } else { current.trust },
+            verified: Some(now),
+            ..current
+        },
+        false => RevisionState { trust: Trust::Damaged, rewritten: None, ..current },
+    };
+    match store.write_state(&record.source, &state) {
         Err(error @ Error::Storage { .. }) => {
             // The finding itself is not lost: it is what this operation returns.
             progress.note(&format!("the result is not noted in the store: {error}"));
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        other => other.map(|()| true),
     }
 }
 
@@ -184,24 +196,28 @@ struct Checked {
 }
 
 impl Run<'_> {
-    /// Checks all that the revisions need. `None`: the index does not fit to the packs.
-    fn check(&self, revisions: &[Revision]) -> Result<Option<Checked>> {
+    /// Checks all that the revisions need. `None`: the index does not fit to the packs, or lacks something although
+    /// it is not new.
+    fn check(&self, revisions: &[Revision], is_new_index: bool) -> Result<Option<Checked>> {
         let mut marker = Marker::new(self.store, self.progress);
         for revision in revisions {
             marker.mark_root(&revision.record.root)?;
         }
-        let mut findings = Findings::default();
-        for gap in &marker.gaps {
-            findings.add(gap.chunk, &gap.error);
+        if !is_new_index && marker.gaps.values().any(Gap::has_no_place) {
+            return Ok(None);
         }
-        let needs: Vec<PackNeeds> = marker.needs.into_values().collect();
+        let mut findings = Findings::default();
+        for (chunk, gap) in &marker.gaps {
+            findings.add(*chunk, &gap.error);
+        }
+        let needs: Vec<(PackId, PackNeeds)> = marker.needs.into_iter().collect();
         self.progress.begin(Phase::Verify, Some(self.stored_len(&needs)?));
         let next = AtomicUsize::new(0);
         let total = Mutex::new(Checked { findings, ..Checked::default() });
         let work = || -> Result<()> {
             let mut worker = Worker::new(self);
-            while let Some(need) = needs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.check_pack(need)?;
+            while let Some((pack, need)) = needs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worker.check_pack(pack, need)?;
             }
             let mut total = total.lock().expect("no holder of this lock panics");
             total.chunks += worker.checked.chunks;
@@ -211,25 +227,16 @@ impl Run<'_> {
             total.index_is_wrong |= worker.checked.index_is_wrong;
             Ok(())
         };
-        let wanted = self.threads.or_else(|| thread::available_parallelism().ok());
-        let threads = wanted.map_or(1, NonZero::get).min(needs.len());
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let panicked = || Error::Bug { what: "a worker panicked".to_owned() };
-                result.and(helper.join().unwrap_or_else(|_| Err(panicked())))
-            })
-        })?;
+        on_threads(self.threads, needs.len(), work).into_iter().collect::<Result<()>>()?;
         self.progress.end();
         let mut checked = total.into_inner().expect("no holder of this lock panics");
         checked.damaged_packs.sort();
         Ok((!checked.index_is_wrong).then_some(checked))
     }
 
-    fn stored_len(&self, needs: &[PackNeeds]) -> Result<u64> {
+    fn stored_len(&self, needs: &[(PackId, PackNeeds)]) -> Result<u64> {
         let wanted: std::collections::HashSet<PackId> =
-            needs.iter().map(|need| need.pack).collect();
+            needs.iter().map(|(pack, _)| *pack).collect();
         let packs = self.store.index().view(|view| view.packs())?;
         let needed = packs.iter().filter(|(_, row)| wanted.contains(&row.id));
         Ok(needed.map(|(_, row)| row.file_len).sum())
@@ -249,26 +256,43 @@ impl Run<'_> {
         for revision in revisions {
             let record = &revision.record;
             let mut hits = Vec::new();
-            if findings.contains(&record.root) {
+            let root = if findings.contains(&record.root) {
+                None
+            } else {
+                let root = reader.read_root(&record.root);
+                root.map_or_else(
+                    |error| findings.add_damage(record.root, error).map(|()| None),
+                    |root| Ok(Some(root)),
+                )?
+            };
+            if root.is_none() {
                 hits.push((record.root, 0, record.size));
-            } else if let Ok(root) = reader.read_root(&record.root) {
-                for (span, reference) in root.spans.iter().enumerate() {
-                    let SpanRef::Page(id) = reference else { continue };
-                    let range = root.span_range(span);
-                    let len = range.end - range.start;
-                    if findings.contains(id) {
-                        hits.push((*id, range.start, len));
-                    } else if let Ok(page) = reader.read_page(id, None, len) {
-                        let mut offset = range.start;
-                        for entry in &page.entries {
-                            if let PageEntry::Data { id, len } = entry
-                                && findings.contains(id)
-                            {
-                                hits.push((*id, offset, u64::from(*len)));
-                            }
-                            offset += entry.len();
-                        }
+            }
+            for (span, reference) in root.iter().flat_map(|root| root.spans.iter().enumerate()) {
+                let (SpanRef::Page(id), Some(root)) = (reference, &root) else { continue };
+                let range = root.span_range(span);
+                let len = range.end - range.start;
+                let entries = if findings.contains(id) {
+                    None
+                } else {
+                    let page = reader.read_page(id, None, len);
+                    page.map_or_else(
+                        |error| findings.add_damage(*id, error).map(|()| None),
+                        |page| Ok(Some(page.entries)),
+                    )?
+                };
+                let Some(entries) = entries else {
+                    hits.push((*id, range.start, len));
+                    continue;
+                };
+                let mut offset = range.start;
+                for entry in &entries {
+                    if let PageEntry::Data { id, len } = entry
+                        && findings.contains(id)
+                    {
+                        hits.push((*id, offset, u64::from(*len)));
                     }
+                    offset += entry.len();
                 }
             }
             if !hits.is_empty() {
@@ -302,42 +326,60 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn check_pack(&mut self, need: &PackNeeds) -> Result<()> {
+    fn check_pack(&mut self, pack: &PackId, need: &PackNeeds) -> Result<()> {
         let storage: &dyn Storage = self.run.store.storage();
-        let contents = match read_contents(storage, &need.pack) {
+        let contents = match read_contents(storage, pack) {
             Ok(contents) => contents,
-            Err(error) if error.is_damage() => {
-                // Without a table nobody knows which chunks are lost; the marker's walk knows: they are looked up
-                // one by one when the ranges are attributed. Every needed chunk of the pack is a finding.
-                return self.note_lost_pack(need, &error);
-            }
+            Err(error) if error.is_damage() => return self.note_lost(pack, need, &[], &error),
             Err(other) => return Err(other),
         };
-        if let Some(damage) = &contents.damage {
-            self.checked.damaged_packs.push((need.pack, damage.to_string()));
-        }
-        if contents.damage.is_none() && !need.agrees_with(&contents.records) {
+        let is_agreed = need.agrees_with(&contents.records);
+        if let Some(source) = &contents.damage {
+            self.checked.damaged_packs.push((*pack, source.to_string()));
+            if !is_agreed {
+                let object = ObjectName::Pack(*pack);
+                let error = Error::Damaged { object, source: source.clone() };
+                self.note_lost(pack, need, &contents.records, &error)?;
+            }
+        } else if !is_agreed {
             self.checked.index_is_wrong = true;
             return Ok(());
         }
-        self.check_records(need, &contents)?;
+        self.check_records(pack, need, &contents)?;
         self.run.progress.advance(contents.file_len);
         Ok(())
     }
 
-    /// A pack of which nothing can be read: all chunks that the index places there are lost.
-    fn note_lost_pack(&mut self, need: &PackNeeds, error: &Error) -> Result<()> {
-        let lost = self.run.store.index().view(|view| view.chunks_of(&need.pack))?;
-        for (record_index, id) in lost {
-            if need.contains(to_usize(record_index)) {
-                self.checked.findings.add(id, error);
+    /// Notes the needed records of a pack that are not among those which were found in it. Their ids are in the index only.
+    fn note_lost(
+        &mut self,
+        pack: &PackId,
+        need: &PackNeeds,
+        found: &[FooterRecord],
+        error: &Error,
+    ) -> Result<()> {
+        let mut named = 0;
+        for (record_index, id) in self.run.store.index().view(|view| view.chunks_of(pack))? {
+            let index = to_usize(record_index);
+            if need.contains(index) {
+                named += 1;
+                if found.get(index).is_none_or(|record| record.id != id) {
+                    self.checked.findings.add(id, error);
+                }
             }
         }
+        // An index that has lost their ids cannot say what the pack has lost.
+        self.checked.index_is_wrong |= named != need.count();
         Ok(())
     }
 
     /// Reads the needed records in runs of neighbours and checks each of them.
-    fn check_records(&mut self, need: &PackNeeds, contents: &PackContents) -> Result<()> {
+    fn check_records(
+        &mut self,
+        pack: &PackId,
+        need: &PackNeeds,
+        contents: &PackContents,
+    ) -> Result<()> {
         let needed: Vec<&FooterRecord> = contents
             .records
             .iter()
@@ -360,7 +402,7 @@ impl<'a> Worker<'a> {
                 count += 1;
             }
             let (run, behind) = rest.split_at(count);
-            self.check_run(&need.pack, run, end - first.offset.0)?;
+            self.check_run(pack, run, end - first.offset.0)?;
             rest = behind;
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FooterRecord, FormatError, PackFooter, PackHeader, RecordHeader};
 use crate::id::PackId;
@@ -34,18 +36,32 @@ pub(crate) fn read_contents(storage: &dyn Storage, id: &PackId) -> Result<PackCo
         return Err(Error::Damaged { object: object(), source });
     }
     let header = match read_header(storage, id) {
-        Err(Error::Damaged { source, .. }) => Err(source),
-        other => Ok(other?),
+        Err(error) => Err(damage_of(error)?),
+        Ok(header) => Ok(header),
     };
     let (records, damage) = match read_footer(storage, id, file_len) {
         Ok(footer) => (footer.records, None),
-        Err(Error::Damaged { source, .. }) => (scan(storage, id, file_len)?, Some(source)),
-        Err(other) => return Err(other),
+        Err(error) => {
+            let damage = damage_of(error)?;
+            (scan(storage, id, file_len)?, Some(damage))
+        }
     };
     let damage = damage.or(header.as_ref().err().cloned());
     match damage {
         Some(source) if records.is_empty() => Err(Error::Damaged { object: object(), source }),
         damage => Ok(PackContents { header: header.ok(), file_len, records, damage }),
+    }
+}
+
+/// Returns what is damaged, if an error says so. A place that the medium cannot read counts too: it costs this
+/// pack, and must not keep anybody from the others.
+fn damage_of(error: Error) -> Result<FormatError> {
+    match error {
+        Error::Damaged { source, .. } => Ok(source),
+        Error::Storage { source, .. } if Errno::from_io_error(&source) == Some(Errno::IO) => {
+            Ok(FormatError::Unreadable { reason: source.to_string() })
+        }
+        other => Err(other),
     }
 }
 
@@ -101,8 +117,10 @@ fn scan(storage: &dyn Storage, id: &PackId, file_len: u64) -> Result<Vec<FooterR
         let Ok(place) = u32::try_from(offset).map(PackOffset) else { break };
         let header = match read_record_header(storage, id, place) {
             Ok(header) => header,
-            Err(Error::Damaged { .. }) => break,
-            Err(other) => return Err(other),
+            Err(error) => {
+                damage_of(error)?;
+                break;
+            }
         };
         let end = offset + RecordHeader::LEN as u64 + u64::from(header.stored_len);
         if file_len < end {

@@ -35,6 +35,13 @@ pub(super) fn plan(
     if root.span_len != span_len {
         return Ok(read_all);
     }
+    if let Some(range) = changed.iter().find(|range| range.end < range.start) {
+        let (name, start, end) = (run.source.name(), range.start, range.end);
+        warnings.push(format!(
+            "the change list of {name} ends a range at byte {end} that begins at byte {start}: the whole image was read"
+        ));
+        return Ok(read_all);
+    }
     let mut plan: Vec<Option<SpanRef>> =
         (0..span_count).map(|span| root.spans.get(span).cloned()).collect();
     for span in spans_to_read(span_len, run.source.len(), root.image_len, &changed) {

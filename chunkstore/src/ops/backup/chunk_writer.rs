@@ -14,7 +14,7 @@ use super::compression_failed;
 use crate::compression::Compressor;
 use crate::error::{Error, Result};
 use crate::format::{BackupStatistics, Codec, ObjectKind};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SessionId};
 use crate::index::Location;
 use crate::limits::CHUNK_LEN_MAX;
 use crate::pack::read_record_header;
@@ -41,7 +41,9 @@ pub(super) type Claims = Arc<Mutex<HashMap<ChunkId, u32>>>;
 pub(super) struct ChunkWriter {
     pub(super) sender: Sender<NewChunk>,
     pub(super) claims: Claims,
-    /// Whether chunks are written although the store has them.
+    /// Session of the backup.
+    pub(super) session: SessionId,
+    /// Whether chunks are written although the store has them, unless this very backup has written them.
     pub(super) rewrites_all: bool,
 }
 
@@ -169,11 +171,16 @@ impl<'a> Worker<'a> {
         batch: &[(ObjectKind, ChunkId, Range<usize>)],
         claimed: &[usize],
     ) -> Result<Vec<Option<Location>>> {
-        if self.writer.rewrites_all || claimed.is_empty() {
-            return Ok(vec![None; claimed.len()]);
+        if claimed.is_empty() {
+            return Ok(Vec::new());
         }
         let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].1).collect();
-        self.store.index().view(|view| view.locate(&ids))
+        let locations = self.store.index().view_current(|view| view.locate(&ids))?;
+        if !self.writer.rewrites_all {
+            return Ok(locations);
+        }
+        let is_own = |location: &Location| location.session == self.writer.session;
+        Ok(locations.into_iter().map(|location| location.filter(is_own)).collect())
     }
 
     /// Returns whether the chunk is where the index says, in a pack that a new revision may rely on. What the index says

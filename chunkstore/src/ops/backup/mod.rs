@@ -27,10 +27,14 @@ use crate::format::{
 };
 use crate::id::{RevisionId, SourceName};
 use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::session::Session;
 use crate::source::{Source, SourceError};
 use crate::store::Store;
+
+/// Most bytes of tags and name that go into a record: it stays below the limit of a document however they are escaped.
+const RECORD_TEXT_LEN_MAX: usize = 64 << 10;
 
 /// Why there is no revision. Errors of the source and of the store stay apart.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +135,7 @@ pub fn backup(
         progress,
         parent: &parent,
         session: &session,
-        thread_count: thread_count(options.threads),
+        threads: options.threads,
     };
     let (root, mut statistics) = run.write_chunks(&mut warnings)?;
     warnings.extend(source.finish()?);
@@ -157,6 +161,15 @@ pub fn backup(
         statistics,
     };
     store.commit_record(&record)?;
+    if parent.begins_complete {
+        // If this fails the next backup looks every chunk up, as this one did.
+        let _costs_time_only = store
+            .index()
+            .change(|change| change.set_complete_since(&record.source, record.sequence));
+    }
+    if let Err(error) = parent.settle_doubt(store, record.id) {
+        warnings.push(format!("the next backup writes every chunk again too: {error}"));
+    }
     session.finish();
     let (id, parent, size) = (record.id, record.parent, record.size);
     Ok(BackupStats { id, parent, size, statistics, warnings })
@@ -171,12 +184,17 @@ fn check(source: &dyn Source, options: &BackupOptions) -> std::result::Result<()
             len_max: IMAGE_LEN_MAX,
         }));
     }
-    match options.tags.iter().find(|tag| !is_tag(tag)) {
-        Some(tag) => Err(BackupError::Store(Error::InvalidOption {
-            what: format!("{tag:?} cannot be a tag"),
-        })),
-        None => Ok(()),
+    if let Some(tag) = options.tags.iter().find(|tag| !is_tag(tag)) {
+        let what = format!("{tag:?} cannot be a tag");
+        return Err(BackupError::Store(Error::InvalidOption { what }));
     }
+    let text_len =
+        source.name().len() + options.tags.iter().map(|tag| tag.len() + 1).sum::<usize>();
+    if RECORD_TEXT_LEN_MAX < text_len {
+        let what = format!("tags and name of the source have {text_len} bytes, at most 64 KiB fit");
+        return Err(BackupError::Store(Error::InvalidOption { what }));
+    }
+    Ok(())
 }
 
 /// Chooses the parent and registers the session that pins it.
@@ -186,7 +204,8 @@ fn begin(
     warnings: &mut Vec<String>,
 ) -> Result<(Parent, Session)> {
     loop {
-        let parent = Parent::choose(store, &options.source_name, warnings)?;
+        let mut warnings_of_choice = Vec::new();
+        let parent = Parent::choose(store, &options.source_name, &mut warnings_of_choice)?;
         let pins = parent.revision.iter().map(|revision| revision.record.root).collect();
         let session = store.begin_session(SessionKind::Backup, pins)?;
         // Purge reads revisions first and pins second: a parent that is still there now is seen by every purge,
@@ -198,13 +217,10 @@ fn begin(
             None => true,
         };
         if is_still_there {
+            warnings.append(&mut warnings_of_choice);
             return Ok((parent, session));
         }
     }
-}
-
-fn thread_count(wanted: Option<NonZero<usize>>) -> usize {
-    wanted.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
 }
 
 /// What all workers of one backup share.
@@ -215,7 +231,7 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     parent: &'a Parent,
     session: &'a Session,
-    thread_count: usize,
+    threads: Option<NonZero<usize>>,
 }
 
 impl Run<'_> {
@@ -285,21 +301,17 @@ impl Run<'_> {
                 let mut results = results.lock().expect("no holder of this lock panics");
                 results.0[*span] = Some(reference);
             }
-            let mut results = results.lock().expect("no holder of this lock panics");
-            job.finish(&mut results.1)
+            let mut own = BackupStatistics::default();
+            job.finish(&mut own)?;
+            let total = &mut results.lock().expect("no holder of this lock panics").1;
+            total.read_bytes += own.read_bytes;
+            total.hole_bytes += own.hole_bytes;
+            total.reused_bytes += own.reused_bytes;
+            total.reused_chunks += own.reused_chunks;
+            Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (1..self.thread_count.min(to_read.len())).map(|_| scope.spawn(&work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let other = helper.join().unwrap_or_else(|_| {
-                    Err(BackupError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
-                });
-                first_cause(result, other)
-            })
-        })?;
+        on_threads(self.threads, to_read.len(), work).into_iter().fold(Ok(()), first_cause)?;
         let (spans, statistics) = results.into_inner().expect("no holder of this lock panics");
         let spans = spans.into_iter().collect::<Option<Vec<_>>>();
         let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;

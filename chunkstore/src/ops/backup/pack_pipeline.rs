@@ -73,8 +73,12 @@ impl<'a> PackPipeline<'a> {
         let (sender, receiver) = bounded((QUEUE_LEN / chunk_len_max).max(1));
         let (full_packs, packs_to_seal) = bounded(1);
         let claims = Claims::default();
-        let writer =
-            ChunkWriter { sender, claims: Claims::clone(&claims), rewrites_all: self.rewrites_all };
+        let writer = ChunkWriter {
+            sender,
+            claims: Claims::clone(&claims),
+            session: self.session.record.id,
+            rewrites_all: self.rewrites_all,
+        };
         let appending = scope.spawn(move || self.append(&receiver, &full_packs));
         let sealing = scope.spawn(move || self.seal(&packs_to_seal, &claims));
         (writer, PackThreads { appending, sealing })

@@ -2,7 +2,7 @@
 
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
-use crate::format::{PageEntry, Root, SpanRef, Trust};
+use crate::format::{PageEntry, RevisionState, Root, SpanRef};
 use crate::id::{RevisionId, SourceName};
 use crate::revision::Revision;
 use crate::store::Store;
@@ -18,8 +18,12 @@ pub(super) struct Parent {
     pub(super) next_sequence: u64,
     /// Every chunk is written again, although the store has it: a revision of this source is in doubt.
     pub(super) rewrites_all: bool,
+    /// The revisions that are.
+    pub(super) doubtful: Vec<Revision>,
     /// What the parent refers to is known to be there. Otherwise every chunk is looked up.
     pub(super) is_complete: bool,
+    /// The index is to note that the new revision was made with it.
+    pub(super) begins_complete: bool,
 }
 
 impl Parent {
@@ -36,17 +40,17 @@ impl Parent {
         let next_sequence = newest.map_or(0, |revision| revision.record.sequence)
             + history.damaged.len() as u64
             + 1;
-        let in_doubt = |revision: &&Revision| {
-            matches!(revision.state.trust, Trust::Distrusted | Trust::Damaged)
-        };
-        let doubtful = history.revisions.iter().find(in_doubt);
-        if let Some(revision) = doubtful {
-            warnings.push(format!(
-                "revision {} is {}: every chunk is written again",
-                revision.record.id, revision.state.trust
-            ));
+        let doubtful: Vec<Revision> = history
+            .revisions
+            .iter()
+            .filter(|revision| revision.state.is_in_doubt())
+            .cloned()
+            .collect();
+        if let Some(Revision { record, state }) = doubtful.first() {
+            let (id, trust) = (record.id, state.trust);
+            warnings.push(format!("revision {id} is {trust}: every chunk is written again"));
         }
-        let rewrites_all = doubtful.is_some();
+        let rewrites_all = !doubtful.is_empty();
         let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };
         let root = revision.as_ref().and_then(|revision| {
             ChunkReader::new(store)
@@ -54,9 +58,37 @@ impl Parent {
                 .inspect_err(|error| warnings.push(format!("nothing is predicted: {error}")))
                 .ok()
         });
-        let packs = store.index().view(|view| view.packs())?;
-        let is_complete = packs.iter().all(|(_, row)| !row.is_missing);
-        Ok(Self { revision, root, next_sequence, rewrites_all, is_complete })
+        let (packs, since) =
+            store.index().view_current(|view| Ok((view.packs()?, view.complete_since(source)?)))?;
+        // A new index does not know which packs went away before it was made. What was written since then is known.
+        let is_known = |sequence| since.is_some_and(|since| since <= sequence);
+        let is_complete = packs.iter().all(|(_, row)| !row.is_missing)
+            && revision.as_ref().is_some_and(|revision| is_known(revision.record.sequence));
+        let begins_complete = !is_known(next_sequence);
+        Ok(Self {
+            revision,
+            root,
+            next_sequence,
+            rewrites_all,
+            doubtful,
+            is_complete,
+            begins_complete,
+        })
+    }
+
+    /// Notes that the doubt has had its effect: every chunk was written again for revision `id`. A doubt that came or
+    /// changed meanwhile stays. If this fails, the next backup writes everything once more.
+    pub(super) fn settle_doubt(&self, store: &Store, id: RevisionId) -> Result<()> {
+        for Revision { record, state } in &self.doubtful {
+            match store.read_revision(&record.source, &record.id)? {
+                Some(current) if current.state == *state => {
+                    let state = RevisionState { rewritten: Some(id), ..state.clone() };
+                    store.write_state(&record.source, &state)?;
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn revision_id(&self) -> Option<RevisionId> {

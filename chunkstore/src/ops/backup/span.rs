@@ -111,6 +111,11 @@ impl SourceSpan<'_> {
         let data = match known {
             Some(data) => data,
             None => match source.next_data(self.position)? {
+                Some(data) if data.is_empty() || data.end <= self.position => {
+                    let name = source.name();
+                    let what = format!("source {name} has no data behind byte {}", self.position);
+                    return Err(BackupError::Store(Error::Bug { what }));
+                }
                 Some(data) => data,
                 // Remembered as an empty range, so that the source is asked once.
                 None => source.len()..source.len().saturating_add(1),

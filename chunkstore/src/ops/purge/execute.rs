@@ -1,13 +1,13 @@
 //! The steps of a purge: `docs/durability.md`, section "Purge".
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::PurgeOptions;
-use super::survey::{Fate, Survey, mark_all};
-use crate::error::{Error, Result};
-use crate::format::CondemnedList;
+use super::survey::{Fate, Survey, find_needs};
+use crate::error::{Error, ObjectName, Result};
+use crate::format::{CondemnedList, FormatError};
 use crate::id::PackId;
-use crate::mark::Marker;
+use crate::index::PackRow;
 use crate::pack::read_contents;
 use crate::progress::{Phase, Progress};
 use crate::session;
@@ -41,7 +41,6 @@ pub(super) fn execute(
     survey: Survey,
     progress: &dyn Progress,
 ) -> Result<PurgeStats> {
-    store.index().require_file()?;
     let mut run = Run { store, options, survey, progress, stats: PurgeStats::default() };
     store.storage().remove_leftovers()?;
     // Left by a purge that was killed: their packs are out of the index already.
@@ -51,6 +50,7 @@ pub(super) fn execute(
     run.reprieve()?;
     run.condemn()?;
     let swept = run.sweep()?;
+    run.forget_gone_packs(&swept)?;
     run.stats.freed_bytes += store.storage().empty_trash()?;
     run.finish(&swept)
 }
@@ -89,12 +89,16 @@ impl Run<'_> {
             .iter()
             .flat_map(|list| list.packs.iter().copied())
             .collect();
+        let not_flagged: HashSet<PackId> = self
+            .survey
+            .packs
+            .iter()
+            .filter(|(_, row)| row.condemned == 0)
+            .map(|(_, row)| row.id)
+            .collect();
         let unflagged = |list: &CondemnedList| {
-            let flagged = |pack: &PackId| {
-                let row = self.survey.packs.iter().find(|(_, row)| row.id == *pack);
-                row.is_none_or(|(_, row)| row.condemned != 0)
-            };
-            self.survey.generation < list.generation || !list.packs.iter().all(flagged)
+            self.survey.generation < list.generation
+                || list.packs.iter().any(|pack| not_flagged.contains(pack))
         };
         let to_flag: Vec<(u64, Vec<PackId>)> = self
             .survey
@@ -105,7 +109,7 @@ impl Run<'_> {
             .map(|list| (list.generation, list.packs.clone()))
             .collect();
         // A list that cannot be read is replaced by what this purge finds out itself.
-        let to_clear: Vec<PackId> = self
+        let to_clear: HashSet<PackId> = self
             .survey
             .packs
             .iter()
@@ -138,7 +142,7 @@ impl Run<'_> {
     /// Moves lists that cannot be read to `quarantine/`, after an empty list has taken over the counter.
     fn set_damaged_lists_aside(&mut self) -> Result<()> {
         let counter = CondemnedList {
-            generation: self.next_generation(),
+            generation: self.next_generation()?,
             condemned_at: self.survey.now,
             packs: Vec::new(),
         };
@@ -158,7 +162,7 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| self.survey.fate(*number, row) != Fate::Dead)
+            .filter(|(_, row)| self.survey.fate(row) != Fate::Dead)
             .map(|(_, row)| row.id)
             .collect();
         self.take_off_lists(&needed)
@@ -199,10 +203,8 @@ impl Run<'_> {
             .survey
             .packs
             .iter()
-            .filter(|(number, row)| {
-                !row.is_missing
-                    && !listed.contains(&row.id)
-                    && self.survey.fate(*number, row) == Fate::Dead
+            .filter(|(_, row)| {
+                !row.is_missing && !listed.contains(&row.id) && self.survey.fate(row) == Fate::Dead
             })
             .map(|(_, row)| row.id)
             .collect();
@@ -211,7 +213,7 @@ impl Run<'_> {
         }
         packs.sort();
         let list = CondemnedList {
-            generation: self.next_generation(),
+            generation: self.next_generation()?,
             condemned_at: self.survey.now,
             packs,
         };
@@ -272,15 +274,8 @@ impl Run<'_> {
 
     /// Marks once more what revisions and pins need that came since the survey; returns all needed packs.
     fn mark_again(&self) -> Result<BTreeSet<PackId>> {
-        let mut marker = Marker::new(self.store, self.progress);
-        marker.needs.clone_from(&self.survey.needs);
-        self.progress.begin(Phase::Mark, None);
-        mark_all(self.store, &mut marker)?;
-        self.progress.end();
-        if let Some(gap) = marker.gaps.into_iter().find(|gap| gap.is_list) {
-            return Err(gap.error);
-        }
-        Ok(marker.needs.values().map(|need| need.pack).collect())
+        let needs = find_needs(self.store, self.progress, &self.survey.needs)?;
+        Ok(needs.packs.into_keys().collect())
     }
 
     /// Index first, file second: nobody is led to a pack that is gone.
@@ -293,6 +288,27 @@ impl Run<'_> {
         };
         self.store.index().change(|change| change.remove_pack(pack, &records))?;
         self.store.storage().trash_pack(pack)
+    }
+
+    /// Takes packs out of the index that are gone and that nothing needs: those that somebody adopted
+    /// between their leaving the index and the directory, and those that were lost before. As long as the index
+    /// knows of a missing pack, backups do not rely on their parent.
+    fn forget_gone_packs(&self, swept: &BTreeSet<PackId>) -> Result<()> {
+        let nothing_is_lost = self.survey.needs.lost.is_empty();
+        let is_gone = |row: &PackRow| swept.contains(&row.id) || row.is_missing && nothing_is_lost;
+        let known = self.store.index().view_current(|view| view.packs())?;
+        if !known.iter().any(|(_, row)| is_gone(row)) {
+            return Ok(());
+        }
+        self.store.index().change(|change| {
+            let mut gone = Vec::new();
+            for (_, row) in known.iter().filter(|(_, row)| is_gone(row)) {
+                if self.store.storage().object_len(&ObjectKey::Pack(row.id))?.is_none() {
+                    gone.push(row.id);
+                }
+            }
+            change.forget_packs(&gone)
+        })
     }
 
     /// Removes lists that name nothing any more, but never the newest.
@@ -315,22 +331,32 @@ impl Run<'_> {
         self.store.storage().put(&key, &list.encode(), existing)
     }
 
-    fn next_generation(&self) -> u64 {
+    fn next_generation(&self) -> Result<u64> {
         let sessions = self.survey.sessions.iter().filter_map(|found| found.record.as_ref().ok());
         let started = sessions.map(|record| record.start_generation).max().unwrap_or(0);
-        self.survey.condemned.newest_generation().max(self.survey.generation).max(started) + 1
+        let last =
+            self.survey.condemned.newest_generation().max(self.survey.generation).max(started);
+        // Nobody counts that far: the name of a list or a session is not ours.
+        last.checked_add(1).ok_or(Error::Damaged {
+            object: ObjectName::Condemned { generation: last },
+            source: FormatError::Inconsistent { what: "no generation can follow it" },
+        })
     }
 
     fn finish(mut self, swept: &BTreeSet<PackId>) -> Result<PurgeStats> {
-        let listed = |pack: &PackId| {
-            self.survey.condemned.lists.iter().find(|list| list.packs.contains(pack))
-        };
+        let listed: HashMap<PackId, &CondemnedList> = self
+            .survey
+            .condemned
+            .lists
+            .iter()
+            .flat_map(|list| list.packs.iter().map(move |pack| (*pack, list)))
+            .collect();
         let mut waiting = BTreeSet::new();
         for (_, row) in &self.survey.packs {
             if row.is_missing || swept.contains(&row.id) {
                 continue;
             }
-            match listed(&row.id) {
+            match listed.get(&row.id) {
                 None => self.stats.kept_bytes += row.file_len,
                 Some(list) => {
                     self.stats.deferred_bytes += row.file_len;

@@ -1,16 +1,16 @@
 //! What is in the store, what is needed, and who is running: the facts that a purge decides on.
 //!
-//! The order of reading is the proof: packs, then sessions, then revision records, then pins. A backup that ends between
-//! the first two has its revision among the records; a reader that begins after the records were
-//! read finds its revision still there, or it is not in the records and the reader gives up.
+//! The order of reading is the proof: packs, then sessions, then revision records, then pins, then records and pins
+//! once more. A backup that ends between the first two has its revision among the records; a reader that begins
+//! after the records were read finds its revision still there, or it is not in the records and the reader gives up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{PurgeOptions, PurgeSummary};
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectName, Result};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
-use crate::mark::{Marker, PackNeeds};
+use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::read_contents;
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session::{self, FoundSession};
@@ -27,15 +27,25 @@ pub(super) struct Survey {
     pub(super) condemned: Condemned,
     /// Generation of the index.
     pub(super) generation: u64,
-    pub(super) needs: BTreeMap<u32, PackNeeds>,
+    pub(super) needs: Needs,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
+    /// Packs that nothing seems to need, but whose table is damaged while chunks are missing: who knows which.
+    suspects: HashSet<PackId>,
+}
+
+/// What revisions and pinned roots need.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    pub(super) packs: BTreeMap<PackId, PackNeeds>,
+    /// Chunks that no pack has.
+    pub(super) lost: BTreeSet<ChunkId>,
 }
 
 /// Why a pack stays or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// A revision or a pinned root needs it.
+    /// A revision or a pinned root needs it, or may need it.
     Needed,
     /// A running backup, or one that died a short time ago, has written it.
     OfSession(SessionId),
@@ -52,54 +62,21 @@ impl Survey {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        match Self::try_take(store, options, progress)? {
-            Some(survey) => Ok(survey),
-            None => {
-                // What the index says does not fit to the packs, or it lacks chunks that a pack may have.
-                store.index().rebuild(&NoProgress)?;
-                Self::try_take(store, options, progress)?.ok_or_else(|| Error::Bug {
-                    what: "a new index contradicts the packs that it was built from".to_owned(),
-                })
-            }
-        }
-    }
-
-    /// Returns `None` if the index must be rebuilt first. A chunk that is missing for good does not count:
-    /// then the index was rebuilt already.
-    fn try_take(
-        store: &Store,
-        options: &PurgeOptions,
-        progress: &dyn Progress,
-    ) -> Result<Option<Self>> {
         let (packs, generation) =
-            store.index().view(|view| Ok((view.packs()?, view.generation()?)))?;
+            store.index().view_current(|view| Ok((view.packs()?, view.generation()?)))?;
         let sessions = session::list(store.environment(), store.layout())?;
         let condemned = Condemned::read(store.storage())?;
+        condemned.refuse_newer_format()?;
         let now = store.environment().clock.now();
-        progress.begin(Phase::Mark, None);
-        let mut marker = Marker::new(store, progress);
-        mark_all(store, &mut marker)?;
-        progress.end();
-        let is_new_index = store.index().was_rebuilt();
-        if !marker.gaps.is_empty() && !is_new_index {
-            return Ok(None);
-        }
-        // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
-        let gaps = std::mem::take(&mut marker.gaps);
-        if let Some(gap) = gaps.into_iter().find(|gap| gap.is_list) {
-            return Err(gap.error);
-        }
-        let needs = marker.needs;
-        if !fits(store, &needs)? {
-            return Ok(None);
-        }
+        let needs = find_needs(store, progress, &Needs::default())?;
         let graced = graced_sessions(&packs, &sessions, now, options);
-        Ok(Some(Self { now, packs, sessions, condemned, generation, needs, graced }))
+        let suspects = find_suspects(store, &packs, &needs)?;
+        Ok(Self { now, packs, sessions, condemned, generation, needs, graced, suspects })
     }
 
     /// Returns why a pack stays or goes.
-    pub(super) fn fate(&self, number: u32, row: &PackRow) -> Fate {
-        if self.needs.get(&number).is_some_and(|need| need.pack == row.id) {
+    pub(super) fn fate(&self, row: &PackRow) -> Fate {
+        if self.needs.packs.contains_key(&row.id) || self.suspects.contains(&row.id) {
             return Fate::Needed;
         }
         let is_running =
@@ -126,8 +103,8 @@ impl Survey {
             })
             .collect();
         let mut waiting = HashSet::new();
-        for (number, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
-            match self.fate(*number, row) {
+        for (_, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
+            match self.fate(row) {
                 Fate::Needed | Fate::OfSession(_) => summary.keep_bytes += row.file_len,
                 Fate::Dead => {
                     let (generation, since) =
@@ -166,21 +143,66 @@ impl Survey {
     }
 }
 
-/// Marks what all revisions and all pinned roots need, in this order.
-pub(super) fn mark_all(store: &Store, marker: &mut Marker<'_>) -> Result<()> {
-    // A record whose removal is not durable yet would come back after a power cut, without its chunks.
-    store.storage().sync_revisions()?;
-    let history = store.history(None)?;
-    if let Some(damage) = history.damaged.into_iter().next() {
-        return Err(damage);
+/// Finds out what is needed, and adds it to what is known already.
+///
+/// The index is derived and its pages are not checked, so nothing is concluded from it alone: what it says is there is
+/// compared with the packs, and before a chunk counts as lost the index is built anew.
+pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) -> Result<Needs> {
+    let marker = mark_all(store, progress, known)?;
+    let is_news =
+        |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
+    let is_complete = !marker.gaps.iter().any(is_news);
+    let marker = if is_complete && fits(store, &marker.needs, known)? {
+        marker
+    } else {
+        store.index().rebuild(&NoProgress)?;
+        let marker = mark_all(store, progress, known)?;
+        if !fits(store, &marker.needs, known)? {
+            let what = "a new index contradicts the packs that it was built from";
+            return Err(Error::Bug { what: what.to_owned() });
+        }
+        marker
+    };
+    // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
+    let mut lost = known.lost.clone();
+    for (chunk, gap) in marker.gaps {
+        if gap.is_list {
+            return Err(gap.error);
+        }
+        lost.insert(chunk);
     }
-    for revision in &history.revisions {
-        marker.mark_root(&revision.record.root)?;
+    Ok(Needs { packs: marker.needs, lost })
+}
+
+/// Marks what all revisions and all pinned roots need, in this order, on top of what is known.
+///
+/// Twice, because the first round takes long: a backup may commit in it, after the records were read, and
+/// end before its pin is looked for, and its parent may have been forgotten before. The second round has next to
+/// nothing to mark and finds its record.
+fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress, known: &Needs) -> Result<Marker<'a>> {
+    let mut marker = Marker::new(store, progress);
+    marker.needs.clone_from(&known.packs);
+    progress.begin(Phase::Mark, None);
+    for _ in 0..2 {
+        // A record whose removal is not durable yet would come back after a power cut, without its chunks.
+        store.storage().sync_revisions()?;
+        let history = store.history(None)?;
+        let is_record = |damage: &Error| {
+            // The revision of a damaged state is among the others.
+            !matches!(damage, Error::Damaged { object: ObjectName::State { .. }, .. })
+        };
+        if let Some(damage) = history.damaged.into_iter().find(is_record) {
+            return Err(damage);
+        }
+        for revision in &history.revisions {
+            marker.mark_root(&revision.record.root)?;
+        }
+        for pin in pinned_roots(store)? {
+            marker.mark_root(&pin)?;
+        }
     }
-    for pin in pinned_roots(store)? {
-        marker.mark_root(&pin)?;
-    }
-    Ok(())
+    progress.end();
+    Ok(marker)
 }
 
 /// Returns the roots that running sessions pin.
@@ -238,11 +260,15 @@ fn graced_sessions(
     sessions.iter().filter(is_graced).map(|found| found.id).collect()
 }
 
-/// Returns whether the tables of the packs have the needed records where the index says.
-fn fits(store: &Store, needs: &BTreeMap<u32, PackNeeds>) -> Result<bool> {
+/// Returns whether the tables of the packs have the needed records where the index says. What was known already was
+/// compared before.
+fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>, known: &Needs) -> Result<bool> {
     let storage: &dyn Storage = store.storage();
-    for need in needs.values() {
-        match read_contents(storage, &need.pack) {
+    for (pack, need) in needs {
+        if known.packs.get(pack) == Some(need) {
+            continue;
+        }
+        match read_contents(storage, pack) {
             Ok(contents) if !need.agrees_with(&contents.records) => return Ok(false),
             // A pack that cannot be read is needed all the same, and is kept.
             Ok(_) => {}
@@ -251,4 +277,27 @@ fn fits(store: &Store, needs: &BTreeMap<u32, PackNeeds>) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Returns the packs that may hold a lost chunk behind the damage in their table or in a record's header.
+fn find_suspects(
+    store: &Store,
+    packs: &[(u32, PackRow)],
+    needs: &Needs,
+) -> Result<HashSet<PackId>> {
+    let mut suspects = HashSet::new();
+    if needs.lost.is_empty() {
+        return Ok(suspects);
+    }
+    for (_, row) in packs.iter().filter(|(_, row)| !needs.packs.contains_key(&row.id)) {
+        match read_contents(store.storage() as &dyn Storage, &row.id) {
+            Ok(contents) if contents.damage.is_none() => {}
+            Err(Error::Missing { .. }) => {}
+            Err(error) if !error.is_damage() => return Err(error),
+            Ok(_) | Err(_) => {
+                suspects.insert(row.id);
+            }
+        }
+    }
+    Ok(suspects)
 }

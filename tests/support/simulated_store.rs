@@ -1,0 +1,131 @@
+//! A store with small chunks on a simulated file system, and the verbs in the form that the tests need.
+//!
+//! One thread each: the order of calls then hardly varies. What varies still is the order of the two
+//! threads that write and seal packs.
+
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chunkstore::chunking::ChunkingParams;
+use chunkstore::error::{Error, Result};
+use chunkstore::id::RevisionId;
+use chunkstore::ops::purge::{self, PurgeOptions, PurgeStats};
+use chunkstore::ops::{
+    self, BackupError, BackupOptions, BackupStats, RestoreError, RestoreOptions, VerifyOptions,
+    VerifyStats,
+};
+use chunkstore::progress::NoProgress;
+use chunkstore::store::{Store, StoreOptions};
+use chunkstore::vfs::simulated::{SimulatedVfs, environment};
+
+use crate::memory::{MemorySource, MemoryTarget};
+
+/// Where the store lies.
+pub const STORE_PATH: &str = "/store";
+
+const ONE_THREAD: Option<NonZero<usize>> = NonZero::new(1);
+
+/// Returns options with chunks of 256 bytes on average.
+#[must_use]
+pub fn options() -> StoreOptions {
+    let chunking = ChunkingParams::new(64, 256, 1024).expect("these are permitted parameters");
+    StoreOptions { chunking, ..StoreOptions::default() }
+}
+
+/// Creates the store. Environments of one test need different seeds.
+///
+/// # Errors
+///
+/// As [`Store::create_in`].
+pub fn create(vfs: &SimulatedVfs, seed: u64) -> Result<Store> {
+    Store::create_in(environment(vfs.clone(), seed), STORE_PATH, &options())
+}
+
+/// Opens the store. Environments of one test need different seeds.
+///
+/// # Errors
+///
+/// As [`Store::open_in`].
+pub fn open(vfs: &SimulatedVfs, seed: u64) -> Result<Store> {
+    Store::open_in(environment(vfs.clone(), seed), STORE_PATH)
+}
+
+/// Backs up `bytes` as a revision of `source`.
+///
+/// # Errors
+///
+/// As [`ops::backup`].
+///
+/// # Panics
+///
+/// If the source is blamed, which cannot fail.
+pub fn backup(store: &Store, source: &str, bytes: &[u8]) -> Result<BackupStats> {
+    let source_name = source.parse().expect("names of tests are valid");
+    let options = BackupOptions { threads: ONE_THREAD, ..BackupOptions::new(source_name) };
+    match ops::backup(store, &MemorySource::new(bytes), &options, &NoProgress) {
+        Ok(stats) => Ok(stats),
+        Err(BackupError::Store(error)) => Err(error),
+        Err(other) => panic!("the source is blamed for an error of the store: {other:?}"),
+    }
+}
+
+/// Returns the bytes of a revision.
+///
+/// # Errors
+///
+/// As [`ops::restore`].
+///
+/// # Panics
+///
+/// If the target is blamed, which cannot fail.
+pub fn restore(store: &Store, id: &RevisionId) -> Result<Vec<u8>> {
+    let target = MemoryTarget::default();
+    let options = RestoreOptions { threads: ONE_THREAD, ..RestoreOptions::default() };
+    match ops::restore(store, id, &target, &options, &NoProgress) {
+        Ok(_) => Ok(target.into_bytes()),
+        Err(RestoreError::Store(error)) => Err(error),
+        Err(other) => panic!("the target is blamed for an error of the store: {other:?}"),
+    }
+}
+
+/// Verifies all revisions whose records can be read.
+///
+/// # Errors
+///
+/// As [`ops::verify`].
+pub fn verify_all(store: &Store) -> Result<VerifyStats> {
+    let history = store.history(None)?;
+    let ids: Vec<_> = history.revisions.iter().map(|revision| revision.record.id).collect();
+    ops::verify(store, &ids, &VerifyOptions { threads: ONE_THREAD }, &NoProgress)
+}
+
+/// Purges without grace.
+///
+/// # Errors
+///
+/// As [`purge::plan`].
+pub fn purge_now(store: &Store) -> Result<PurgeStats> {
+    let options = PurgeOptions { grace: Duration::ZERO };
+    purge::plan(store, &options, &NoProgress)?.execute(&NoProgress)
+}
+
+/// Returns the files of the store below `directory`, sorted.
+#[must_use]
+pub fn files_below(vfs: &SimulatedVfs, directory: &str) -> Vec<PathBuf> {
+    let root = Path::new(STORE_PATH).join(directory);
+    let files = vfs.all_files().into_iter().map(|(path, _)| path);
+    files.filter(|path| path.starts_with(&root)).collect()
+}
+
+/// Returns an error with its causes, for messages of tests.
+#[must_use]
+pub fn describe(error: &Error) -> String {
+    let mut text = format!("{error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
