@@ -35,8 +35,10 @@ fn flip_all(kinds: &[FileKind]) {
             // Each byte changes; every few bytes everything is tried with the result.
             let few = [if offset % 2 == 0 { 0xff } else { bit }];
             for mask in choose(&few[..], &all_bits[..]) {
-                let depth =
-                    choose(if offset.is_multiple_of(12) { Depth::All } else { Depth::Reading }, Depth::All);
+                let depth = choose(
+                    if offset.is_multiple_of(12) { Depth::All } else { Depth::Reading },
+                    Depth::All,
+                );
                 flip(&store, &mut attempts, &path, (kind, depth), offset, *mask);
             }
         }
