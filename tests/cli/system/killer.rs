@@ -26,7 +26,7 @@ impl Killer {
     /// `BACKY_LONG_TESTS`.
     pub(crate) fn new(wanted: u32) -> Self {
         let is_long = std::env::var_os("BACKY_LONG_TESTS").is_some();
-        let wanted = if is_long { 10 * wanted } else { wanted };
+        let wanted = if is_long { 5 * wanted } else { wanted };
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let state = u64::from(time.subsec_nanos()) | 1;
         figure(&format!("random waits from {state}"));
