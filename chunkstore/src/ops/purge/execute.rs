@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::PurgeOptions;
-use super::survey::{Fate, Survey, find_needs};
+use super::survey::{Fate, Survey, find_needs, find_suspects};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{CondemnedList, FormatError};
 use crate::id::PackId;
@@ -244,7 +244,7 @@ impl Run<'_> {
             self.drop_empty_lists()?;
             return Ok(ripe);
         }
-        let needed = self.mark_again()?;
+        let needed = self.mark_again(&ripe)?;
         let reprieved: BTreeSet<PackId> = ripe.intersection(&needed).copied().collect();
         self.take_off_lists(&reprieved)?;
         let to_sweep: BTreeSet<PackId> = ripe.difference(&needed).copied().collect();
@@ -273,9 +273,10 @@ impl Run<'_> {
     }
 
     /// Marks once more what revisions and pins need that came since the survey; returns all needed packs.
-    fn mark_again(&self) -> Result<BTreeSet<PackId>> {
+    fn mark_again(&self, ripe: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
         let needs = find_needs(self.store, self.progress, &self.survey.needs)?;
-        Ok(needs.packs.into_keys().collect())
+        let suspects = find_suspects(self.store, ripe.iter().copied(), &needs)?;
+        Ok(needs.packs.into_keys().chain(suspects).collect())
     }
 
     /// Index first, file second: nobody is led to a pack that is gone.

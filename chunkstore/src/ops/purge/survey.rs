@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{PurgeOptions, PurgeSummary};
 use crate::error::{Error, ObjectName, Result};
+use crate::format::FooterRecord;
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
 use crate::mark::{Gap, Marker, PackNeeds};
@@ -30,7 +31,7 @@ pub(super) struct Survey {
     pub(super) needs: Needs,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
-    /// Packs that nothing seems to need, but whose table is damaged while chunks are missing: who knows which.
+    /// Packs that nothing seems to need, but that may have a chunk which is missing.
     suspects: HashSet<PackId>,
 }
 
@@ -70,7 +71,7 @@ impl Survey {
         let now = store.environment().clock.now();
         let needs = find_needs(store, progress, &Needs::default())?;
         let graced = graced_sessions(&packs, &sessions, now, options);
-        let suspects = find_suspects(store, &packs, &needs)?;
+        let suspects = find_suspects(store, packs.iter().map(|(_, row)| row.id), &needs)?;
         Ok(Self { now, packs, sessions, condemned, generation, needs, graced, suspects })
     }
 
@@ -279,23 +280,25 @@ fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>, known: &Needs) -> Re
     Ok(true)
 }
 
-/// Returns the packs that may hold a lost chunk behind the damage in their table or in a record's header.
-fn find_suspects(
+/// Returns those of `packs` that have another copy of a lost chunk, which the index does not know of, or that may
+/// have one behind the damage in their table or in a record's header.
+pub(super) fn find_suspects(
     store: &Store,
-    packs: &[(u32, PackRow)],
+    packs: impl Iterator<Item = PackId>,
     needs: &Needs,
 ) -> Result<HashSet<PackId>> {
     let mut suspects = HashSet::new();
     if needs.lost.is_empty() {
         return Ok(suspects);
     }
-    for (_, row) in packs.iter().filter(|(_, row)| !needs.packs.contains_key(&row.id)) {
-        match read_contents(store.storage() as &dyn Storage, &row.id) {
-            Ok(contents) if contents.damage.is_none() => {}
+    for pack in packs.filter(|pack| !needs.packs.contains_key(pack)) {
+        let is_lost = |record: &FooterRecord| needs.lost.contains(&record.id);
+        match read_contents(store.storage() as &dyn Storage, &pack) {
+            Ok(contents) if contents.damage.is_none() && !contents.records.iter().any(is_lost) => {}
             Err(Error::Missing { .. }) => {}
             Err(error) if !error.is_damage() => return Err(error),
             Ok(_) | Err(_) => {
-                suspects.insert(row.id);
+                suspects.insert(pack);
             }
         }
     }
