@@ -293,10 +293,20 @@ impl Run<'_> {
 
     /// Takes packs out of the index that are gone and that nothing needs: those that somebody adopted
     /// between their leaving the index and the directory, and those that were lost before. As long as the index
-    /// knows of a missing pack, backups do not rely on their parent.
+    /// knows of a missing pack, backups do not rely on their parent; so one that went away since the survey found that
+    /// nothing is lost must stay known.
     fn forget_gone_packs(&self, swept: &BTreeSet<PackId>) -> Result<()> {
         let nothing_is_lost = self.survey.needs.lost.is_empty();
-        let is_gone = |row: &PackRow| swept.contains(&row.id) || row.is_missing && nothing_is_lost;
+        let gone_before: HashSet<PackId> = self
+            .survey
+            .packs
+            .iter()
+            .filter(|(_, row)| row.is_missing && nothing_is_lost)
+            .map(|(_, row)| row.id)
+            .collect();
+        let is_gone = |row: &PackRow| {
+            swept.contains(&row.id) || row.is_missing && gone_before.contains(&row.id)
+        };
         let known = self.store.index().view_current(|view| view.packs())?;
         if !known.iter().any(|(_, row)| is_gone(row)) {
             return Ok(());
