@@ -36,8 +36,8 @@ pub fn random_bytes(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Returns bytes that shrink to about a half, like those of programs and texts: each KiB repeats some of what
-/// came before it.
+/// Returns bytes that shrink to about a half, like those of programs and texts: each KiB repeats
+/// some of what came before it.
 #[must_use]
 pub fn compressible_bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = random_bytes(len, seed);
@@ -51,8 +51,8 @@ pub fn compressible_bytes(len: usize, seed: u64) -> Vec<u8> {
 
 /// A directory for stores and images, removed when it is dropped.
 ///
-/// It is in the directory that the variable `BACKY_BENCH_DIR` names; else in memory, where that is possible, so that
-/// the program is measured and not the disk.
+/// It is in the directory that the variable `BACKY_BENCH_DIR` names; else in memory, where that is
+/// possible, so that the program is measured and not the disk.
 ///
 /// # Panics
 ///

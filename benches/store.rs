@@ -1,4 +1,5 @@
-//! Throughput of the verbs on a store in memory (or where `BACKY_BENCH_DIR` says), with all processors.
+//! Throughput of the verbs on a store in memory (or where `BACKY_BENCH_DIR` says), with all
+//! processors.
 
 use std::path::PathBuf;
 

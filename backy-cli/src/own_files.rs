@@ -1,4 +1,5 @@
-//! The files of a backup itself: never written over by a restore, and never backed up into themselves.
+//! The files of a backup itself: never written over by a restore, and never backed up into
+//! themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +11,8 @@ use crate::config;
 /// Files at the top of a store's directory. Its directories are in [`Layout::DIRECTORIES`].
 const STORE_FILES: [&str; 3] = ["store.json", "index.redb", "ballast"];
 
-/// Refuses a path that leads to the configuration in `directory` or into the store in `store`. Other files may
-/// lie beside these. `role` is what the path was given as.
+/// Refuses a path that leads to the configuration in `directory` or into the store in `store`.
+/// Other files may lie beside these. `role` is what the path was given as.
 pub(crate) fn refuse(
     role: &str,
     path: &Path,

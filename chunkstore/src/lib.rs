@@ -55,6 +55,7 @@ mod session;
 mod chunk_reader;
 pub mod image_reader;
 mod mark;
+mod parallel;
 pub mod store;
 
 pub mod ops;

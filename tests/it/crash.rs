@@ -102,7 +102,7 @@ fn recover(vfs: &SimulatedVfs, model: &mut Model, images: &Images, seed: u64) ->
         other => other?,
     };
     model.is_created = true;
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         purge_now(&store)?;
     }
     model.backup(&store, "a", &images.other)?;

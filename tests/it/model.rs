@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,7 +196,7 @@ impl World {
                 assert_eq!(before, after + stats.freed_bytes);
                 assert!(*grace_hours != 0 || stats.deferred_bytes == 0, "{stats:?}");
             }
-            Step::DeleteIndex => self.vfs.remove_file(&self.store.index_path()).unwrap(),
+            Step::DeleteIndex => self.delete_index(),
             Step::RebuildIndex => {
                 let stats = ops::rebuild_index(&self.store, &NoProgress).unwrap();
                 assert!(stats.damaged.is_empty(), "{stats:?}");
@@ -204,6 +205,13 @@ impl World {
                 self.store = Store::open_in(self.environment.clone(), "/store").unwrap();
             }
             Step::MoveClock { hours } => self.move_clock(*hours),
+        }
+    }
+
+    fn delete_index(&self) {
+        match self.vfs.remove_file(&self.store.index_path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other.unwrap(),
         }
     }
 
@@ -313,7 +321,7 @@ impl World {
     /// What is left after all is forgotten, the graces are over and nobody works here: nothing.
     fn end(mut self) {
         let ids: Vec<RevisionId> = self.truth.keys().copied().collect();
-        self.vfs.remove_file(&self.store.index_path()).unwrap();
+        self.delete_index();
         assert_sound(&self.store, &ids);
         ops::forget(&self.store, &ids).unwrap();
         self.move_clock(1000);

@@ -132,7 +132,7 @@ impl SmallStore {
         drop(store);
         let vfs = damaged.kill();
         let store = open(&vfs, seed + 1).expect("it opened before");
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             self.purge(&store, &readable, kind);
             self.verify(&store, is_whole, kind);
         } else {

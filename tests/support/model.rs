@@ -174,7 +174,7 @@ pub fn check_store(vfs: &SimulatedVfs, model: &Model, seed: u64) {
     let store = reopen(vfs, &model, seed);
     model.check_history(&store);
     // Half of all states are purged first: nothing may have to be repaired by a backup.
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         purge_now(&store).unwrap_or_else(|error| panic!("purge: {}", describe(&error)));
     }
     model.check_restore(&store, "at first");

@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 use super::findings::{DamagedChunk, Findings};
 use crate::chunk_reader::ChunkReader;
@@ -12,6 +11,7 @@ use crate::format::{ObjectKind, PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::image_reader::{ImageReader, check_len, locate_entries};
 use crate::index::Location;
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
 use crate::target::{Target, TargetError};
@@ -133,12 +133,9 @@ struct Totals {
 impl Run<'_> {
     fn write_spans(&self) -> std::result::Result<RestoreStats, RestoreError> {
         let span_count = self.image.root().spans.len();
-        let threads = if self.target.is_sequential() {
-            1
-        } else {
-            let wanted = self.options.threads.or_else(|| thread::available_parallelism().ok());
-            wanted.map_or(1, NonZero::get).min(span_count)
-        };
+        // What must come in order is written by one thread.
+        let in_order = self.target.is_sequential().then_some(NonZero::<usize>::MIN);
+        let threads = in_order.or(self.options.threads);
         let next = AtomicUsize::new(0);
         let is_over = AtomicBool::new(false);
         let totals = Mutex::new(Totals::default());
@@ -158,16 +155,9 @@ impl Run<'_> {
             Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let other = helper.join().unwrap_or_else(|_| {
-                    Err(RestoreError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
-                });
-                result.and(other)
-            })
-        })?;
+        on_threads(threads, span_count, work)
+            .into_iter()
+            .collect::<std::result::Result<(), _>>()?;
         let totals = totals.into_inner().expect("no holder of this lock panics");
         Ok(RestoreStats {
             written_bytes: totals.written_bytes,

@@ -3,7 +3,6 @@
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::findings::{DamagedChunk, Findings};
 use crate::chunk_reader::to_usize;
@@ -15,6 +14,7 @@ use crate::format::{
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::{PackContents, read_contents, read_record};
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::session::Session;
@@ -227,16 +227,7 @@ impl Run<'_> {
             total.index_is_wrong |= worker.checked.index_is_wrong;
             Ok(())
         };
-        let wanted = self.threads.or_else(|| thread::available_parallelism().ok());
-        let threads = wanted.map_or(1, NonZero::get).min(needs.len());
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let panicked = || Error::Bug { what: "a worker panicked".to_owned() };
-                result.and(helper.join().unwrap_or_else(|_| Err(panicked())))
-            })
-        })?;
+        on_threads(self.threads, needs.len(), work).into_iter().collect::<Result<()>>()?;
         self.progress.end();
         let mut checked = total.into_inner().expect("no holder of this lock panics");
         checked.damaged_packs.sort();

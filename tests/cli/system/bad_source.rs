@@ -1,4 +1,5 @@
-//! Sources that cannot be read to their end: no revision, one line that says where, a store that is as before.
+//! Sources that cannot be read to their end: no revision, one line that says where, a store that is
+//! as before.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -23,7 +24,8 @@ fn scene_with_larger_image() -> Scene {
     scene
 }
 
-/// Checks that a backup ended with this code, with one line that names the source, and made nothing.
+/// Checks that a backup ended with this code, with one line that names the source, and made
+/// nothing.
 #[track_caller]
 fn assert_refused(scene: &Scene, output: &Output, code: i32, parts: &[&str]) {
     assert_eq!(output.code, Some(code), "{}", output.stderr);

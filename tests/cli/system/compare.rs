@@ -36,7 +36,8 @@ pub(crate) fn change(path: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// Compares all bytes of `expected` with the beginning of `found`, which may be a device and longer.
+/// Compares all bytes of `expected` with the beginning of `found`, which may be a device and
+/// longer.
 #[track_caller]
 pub(crate) fn assert_begins_with(found: &Path, expected: &Path) {
     let len = std::fs::metadata(expected).unwrap().len();
@@ -50,6 +51,24 @@ pub(crate) fn assert_begins_with(found: &Path, expected: &Path) {
         assert!(left[..part] == right[..part], "{} differs near {offset}", found.display());
         offset += part as u64;
     }
+}
+
+/// Compares all bytes of a stream with those of `expected`.
+#[track_caller]
+pub(crate) fn assert_stream_is(mut found: impl Read, expected: &Path) {
+    let mut file = File::open(expected).unwrap();
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut offset = 0;
+    loop {
+        let count = found.read(&mut left).unwrap();
+        if count == 0 {
+            break;
+        }
+        file.read_exact(&mut right[..count]).unwrap();
+        assert!(left[..count] == right[..count], "the stream differs near {offset}");
+        offset += count as u64;
+    }
+    assert_eq!(offset, file.metadata().unwrap().len(), "length of the stream");
 }
 
 /// Compares two files, lengths included.

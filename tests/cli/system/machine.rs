@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::scene::Scene;
 
@@ -49,6 +50,17 @@ pub(crate) fn run_tool<S: AsRef<OsStr>>(
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// As [`run_tool`], tried again for a while: two tests may reach for the same free loop device.
+fn run_tool_patiently(program: &str, arguments: &[&OsStr]) -> Result<String, String> {
+    for _ in 0..10 {
+        if let Ok(output) = run_tool(program, arguments) {
+            return Ok(output);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    run_tool(program, arguments)
+}
+
 /// Creates a file of zeros that take no space.
 pub(crate) fn create_sparse(path: &Path, len: u64) -> File {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
@@ -69,7 +81,7 @@ impl LoopDevice {
             return Err("not possible here: loop devices need root".to_owned());
         }
         let arguments = [OsStr::new("--find"), OsStr::new("--show"), file.as_os_str()];
-        match run_tool("losetup", arguments) {
+        match run_tool_patiently("losetup", &arguments) {
             Ok(path) => Ok(Self { path: path.into() }),
             Err(reason) => Err(format!("not possible here: {reason}")),
         }
@@ -95,8 +107,9 @@ impl Mount {
         if !is_root() {
             return Err("not possible here: mounting needs root".to_owned());
         }
-        let arguments = arguments.iter().copied().chain([point.as_os_str()]);
-        match run_tool("mount", arguments) {
+        let arguments: Vec<_> = arguments.iter().copied().chain([point.as_os_str()]).collect();
+        let result = run_tool_patiently("mount", &arguments);
+        match result {
             Ok(_) => Ok(Self { point }),
             Err(reason) => Err(format!("not possible here: {reason}")),
         }

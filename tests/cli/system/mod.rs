@@ -1,5 +1,5 @@
-//! The binary on real file systems and devices, beside other processes, under signals: what only the
-//! operating system can show. What a machine cannot do is skipped with a line that says so.
+//! The binary on real file systems and devices, beside other processes, under signals: what only
+//! the operating system can show. What a machine cannot do is skipped with a line that says so.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@ mod bad_source;
 mod compare;
 mod full_disk;
 mod kill;
+mod killer;
 mod machine;
 mod processes;
 mod read_only;

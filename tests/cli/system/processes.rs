@@ -18,8 +18,8 @@ fn second(scene: &Scene, arguments: &[&str]) -> Command {
     command
 }
 
-/// Returns a scene with two images of which each has its backup directory; they share a store and half of
-/// their bytes.
+/// Returns a scene with two images of which each has its backup directory; they share a store and
+/// half of their bytes.
 fn scene_with_two_sources(mib: u64) -> Scene {
     let scene = Scene::new();
     write_random_image(&scene.path(IMAGE), mib, 1);
@@ -125,8 +125,8 @@ fn purges_beside_backups_and_restores_lose_nothing() {
     assert_same(&scene.path("out2"), &scene.path("second.img"));
 }
 
-/// Backs both images up, restores one, and forgets old revisions, so that purge has something to do. Bytes come
-/// back that were purged, or are about to be.
+/// Backs both images up, restores one, and forgets old revisions, so that purge has something to
+/// do. Bytes come back that were purged, or are about to be.
 fn work_beside_purges(scene: &Scene, round: u64) {
     for (name, seed) in [(IMAGE, round % 2), ("second.img", (round + 1) % 2)] {
         for place in 0..6 {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,13 +26,8 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a command; its output is collected at the end.
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.stdout(Stdio::piped());
-        Self::start_with_stdout(command)
-    }
-
-    /// Starts a command whose stdout is set already.
-    pub(crate) fn start_with_stdout(command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn();
         let arguments: Vec<_> = command.get_args().map(|text| text.to_string_lossy()).collect();
         let name = arguments.join(" ");
         Self { child: Some(child.expect("the binary can be run")), name }
@@ -44,6 +39,11 @@ impl Running {
 
     pub(crate) fn id(&mut self) -> u32 {
         self.child().id()
+    }
+
+    /// Returns what the command prints, to be read while it runs.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child().stdout.take().expect("it is taken once")
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -84,11 +84,13 @@ impl Running {
         assert!(self.wait_until(is_stopped), "it ended before it could be stopped");
     }
 
-    /// Ends the command at once, at whatever it is.
-    pub(crate) fn kill(mut self) {
+    /// Ends the command at once, at whatever it is. Returns whether it had not ended by itself.
+    pub(crate) fn kill(mut self) -> bool {
         let mut child = self.child.take().expect("it was not waited for yet");
         child.kill().expect("a child can be killed");
-        child.wait().expect("a child can be waited for");
+        let status = child.wait().expect("a child can be waited for");
+        assert!(status.success() || status.code().is_none(), "{}: {status}", self.name);
+        status.code().is_none()
     }
 
     /// Waits for the end.
@@ -128,7 +130,7 @@ impl Running {
                 super::machine::figure(&format!("{} MiB resident: {name}", peak >> 20));
                 assert!(peak < RESIDENT_MAX, "{name}: {peak} bytes resident");
             }
-            None => skip("peak of memory", "not possible here: no /proc"),
+            None => skip("peak of memory", "not possible here: /proc does not tell it"),
         }
         output
     }
@@ -149,28 +151,4 @@ fn resident_peak(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
-}
-
-/// Random waits whose seed is printed with a failure.
-#[derive(Debug)]
-pub(crate) struct Moments {
-    state: u64,
-}
-
-impl Moments {
-    pub(crate) fn new() -> Self {
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let state = u64::from(time.subsec_nanos()) | 1;
-        super::machine::figure(&format!("moments from {state}"));
-        Self { state }
-    }
-
-    /// Returns a wait of up to `longest`.
-    pub(crate) fn next(&mut self, longest: Duration) -> Duration {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        let thousandths = u32::try_from(self.state >> 20 & 0x3ff).expect("ten bits");
-        longest * thousandths / 1024
-    }
 }

@@ -27,6 +27,7 @@ use crate::format::{
 };
 use crate::id::{RevisionId, SourceName};
 use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::session::Session;
 use crate::source::{Source, SourceError};
@@ -134,7 +135,7 @@ pub fn backup(
         progress,
         parent: &parent,
         session: &session,
-        thread_count: thread_count(options.threads),
+        threads: options.threads,
     };
     let (root, mut statistics) = run.write_chunks(&mut warnings)?;
     warnings.extend(source.finish()?);
@@ -222,10 +223,6 @@ fn begin(
     }
 }
 
-fn thread_count(wanted: Option<NonZero<usize>>) -> usize {
-    wanted.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
-}
-
 /// What all workers of one backup share.
 #[derive(Clone, Copy)]
 struct Run<'a> {
@@ -234,7 +231,7 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     parent: &'a Parent,
     session: &'a Session,
-    thread_count: usize,
+    threads: Option<NonZero<usize>>,
 }
 
 impl Run<'_> {
@@ -304,21 +301,17 @@ impl Run<'_> {
                 let mut results = results.lock().expect("no holder of this lock panics");
                 results.0[*span] = Some(reference);
             }
-            let mut results = results.lock().expect("no holder of this lock panics");
-            job.finish(&mut results.1)
+            let mut own = BackupStatistics::default();
+            job.finish(&mut own)?;
+            let total = &mut results.lock().expect("no holder of this lock panics").1;
+            total.read_bytes += own.read_bytes;
+            total.hole_bytes += own.hole_bytes;
+            total.reused_bytes += own.reused_bytes;
+            total.reused_chunks += own.reused_chunks;
+            Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (1..self.thread_count.min(to_read.len())).map(|_| scope.spawn(&work)).collect();
-            let own = work();
-            helpers.into_iter().fold(own, |result, helper| {
-                let other = helper.join().unwrap_or_else(|_| {
-                    Err(BackupError::Store(Error::Bug { what: "a worker panicked".to_owned() }))
-                });
-                first_cause(result, other)
-            })
-        })?;
+        on_threads(self.threads, to_read.len(), work).into_iter().fold(Ok(()), first_cause)?;
         let (spans, statistics) = results.into_inner().expect("no holder of this lock panics");
         let spans = spans.into_iter().collect::<Option<Vec<_>>>();
         let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;
