@@ -58,7 +58,7 @@ impl Condemned {
                 Ok(list) => condemned.lists.push(list),
                 Err(source) => {
                     let object = ObjectName::Condemned { generation };
-                    let error = crate::revision::unsupported_or_damaged(object, source);
+                    let error = crate::error::unsupported_or_damaged(object, source);
                     condemned.damaged.push((generation, error));
                 }
             }

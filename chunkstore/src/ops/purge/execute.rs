@@ -272,11 +272,13 @@ impl Run<'_> {
         Ok(to_sweep)
     }
 
-    /// Marks once more what revisions and pins need that came since the survey; returns all needed packs.
+    /// Marks once more what revisions and pins need, from the start: a chunk that two packs hold may have another place in
+    /// the index than at the survey, because it was built anew. Returns all packs that are needed, or were then.
     fn mark_again(&self, ripe: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
         let needs = find_needs(self.store, self.progress, &self.survey.needs)?;
         let suspects = find_suspects(self.store, ripe.iter().copied(), &needs)?;
-        Ok(needs.packs.into_keys().chain(suspects).collect())
+        let before = self.survey.needs.packs.keys().copied();
+        Ok(needs.packs.into_keys().chain(suspects).chain(before).collect())
     }
 
     /// Index first, file second: nobody is led to a pack that is gone.

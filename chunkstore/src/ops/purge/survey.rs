@@ -144,12 +144,13 @@ impl Survey {
     }
 }
 
-/// Finds out what is needed, and adds it to what is known already.
+/// Finds out what is needed. `known` is what was found before: it saves comparisons, and chunks that it has as lost are not
+/// looked for again.
 ///
 /// The index is derived and its pages are not checked, so nothing is concluded from it alone: what it says is there is
 /// compared with the packs, and before a chunk counts as lost the index is built anew.
 pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) -> Result<Needs> {
-    let marker = mark_all(store, progress, known)?;
+    let marker = mark_all(store, progress)?;
     let is_news =
         |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
     let is_complete = !marker.gaps.iter().any(is_news);
@@ -157,7 +158,7 @@ pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) 
         marker
     } else {
         store.index().rebuild(&NoProgress)?;
-        let marker = mark_all(store, progress, known)?;
+        let marker = mark_all(store, progress)?;
         if !fits(store, &marker.needs, known)? {
             let what = "a new index contradicts the packs that it was built from";
             return Err(Error::Bug { what: what.to_owned() });
@@ -175,14 +176,13 @@ pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) 
     Ok(Needs { packs: marker.needs, lost })
 }
 
-/// Marks what all revisions and all pinned roots need, in this order, on top of what is known.
+/// Marks what all revisions and all pinned roots need, in this order.
 ///
 /// Twice, because the first round takes long: a backup may commit in it, after the records were read, and
 /// end before its pin is looked for, and its parent may have been forgotten before. The second round has next to
 /// nothing to mark and finds its record.
-fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress, known: &Needs) -> Result<Marker<'a>> {
+fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress) -> Result<Marker<'a>> {
     let mut marker = Marker::new(store, progress);
-    marker.needs.clone_from(&known.packs);
     progress.begin(Phase::Mark, None);
     for _ in 0..2 {
         // A record whose removal is not durable yet would come back after a power cut, without its chunks.
