@@ -7,7 +7,7 @@ use crate::id::ChunkId;
 use crate::index::Location;
 use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
 use crate::pack::{read_contents, read_record};
-use crate::storage::Storage;
+use crate::storage::{ObjectKey, Storage};
 use crate::store::Store;
 
 /// Reads chunks one after another with buffers of its own: one for each thread.
@@ -34,8 +34,8 @@ impl ChunkReader {
 
     /// Replaces `plain` by the bytes of chunk `id`. `location` is where a lookup found it, if one was made.
     ///
-    /// If the chunk is not there, the index is brought up to date, then rebuilt, before the chunk counts as
-    /// damaged.
+    /// If the chunk is not there, the index is brought up to date, then rebuilt, before the chunk counts as missing or
+    /// damaged. For chunks that the index lacks it is rebuilt once for each handle.
     pub(crate) fn read(
         &mut self,
         kind: ObjectKind,
@@ -54,6 +54,12 @@ impl ChunkReader {
         };
         if location.is_none() && self.store.index().was_renewed() {
             // Looked for in all packs already. With many missing chunks that must not be done for each of them.
+            return Err(first);
+        }
+        if let Some(Location { is_missing: true, pack, .. }) = location
+            && self.store.storage().object_len(&ObjectKey::Pack(pack))?.is_none()
+        {
+            // Other copies were looked for when this was noted.
             return Err(first);
         }
         self.store.index().reconcile()?;

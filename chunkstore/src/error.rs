@@ -199,3 +199,13 @@ impl Error {
         }
     }
 }
+
+/// Adds the object to why its bytes cannot be used.
+pub(crate) fn unsupported_or_damaged(object: ObjectName, reason: FormatError) -> Error {
+    match reason {
+        FormatError::Unsupported { found, supported, .. } => {
+            Error::UnsupportedFormat { object, found, supported }
+        }
+        source => Error::Damaged { object, source },
+    }
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::vfs::{LockMode, VfsLock, read_file};
+use crate::vfs::{LockMode, Vfs, VfsLock, parent_of, read_file};
 
 /// Most bytes of a lock file that are shown to a person.
 const HOLDER_LEN_MAX: u64 = 4096;
@@ -68,18 +68,30 @@ fn open(
     let vfs = environment.vfs.as_ref();
     let found = match vfs.lock(path, mode, wait) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match vfs.create_new(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::storage("create", path)(error));
-                }
-                Ok(_) | Err(_) => {}
-            }
+            create(vfs, path).map_err(Error::storage("create", path))?;
             vfs.lock(path, mode, wait)
         }
         other => other,
     };
     let lock = found.map_err(Error::storage("lock", path))?;
     Ok(lock.map(|lock| Lock { _lock: lock }))
+}
+
+/// Creates a lock file, and its directory if a crash took that away: neither needs to be durable.
+fn create(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
+    let create_file = || match vfs.create_new(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    };
+    match create_file() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match vfs.create_dir(&parent_of(path)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                Ok(()) | Err(_) => create_file(),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Writes who we are into the lock file. It serves a message only, so a failure is of no consequence.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, ObjectName, Result};
+use crate::error::{Error, ObjectName, Result, unsupported_or_damaged};
 use crate::format::{FormatError, RevisionRecord, RevisionState};
 use crate::id::{RevisionId, SourceName};
 use crate::limits::DOCUMENT_LEN_MAX;
@@ -169,15 +169,5 @@ impl Store {
     pub(crate) fn write_state(&self, source: &SourceName, state: &RevisionState) -> Result<()> {
         let key = ObjectKey::State(source.clone(), state.id);
         self.storage().put(&key, &state.encode(), Existing::Replace)
-    }
-}
-
-/// Adds the object to why its bytes cannot be used.
-pub(crate) fn unsupported_or_damaged(object: ObjectName, reason: FormatError) -> Error {
-    match reason {
-        FormatError::Unsupported { found, supported, .. } => {
-            Error::UnsupportedFormat { object, found, supported }
-        }
-        source => Error::Damaged { object, source },
     }
 }

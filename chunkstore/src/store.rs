@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::chunking::ChunkingParams;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
 use crate::environment::Environment;
+use crate::error::unsupported_or_damaged;
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{ChunkingConfig, SessionKind, StoreConfig};
 use crate::id::{ChunkId, SourceName, StoreId};
@@ -14,7 +15,6 @@ use crate::index::Index;
 use crate::layout::Layout;
 use crate::limits::DOCUMENT_LEN_MAX;
 use crate::lock::{self, PurgeLock, SourceLock};
-use crate::revision::unsupported_or_damaged;
 use crate::session::Session;
 use crate::storage::{Existing, LocalStorage, ObjectKey, Storage};
 
@@ -109,7 +109,7 @@ impl Store {
             }
         }
         let parent = crate::vfs::parent_of(layout.root());
-        for directory in [&layout.directory("locks"), layout.root(), &parent] {
+        for directory in [layout.root(), &parent] {
             vfs.sync_dir(directory).map_err(Error::storage("sync", directory))?;
         }
         let mut random = [0; StoreId::LEN];

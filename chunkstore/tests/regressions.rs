@@ -181,6 +181,20 @@ fn backup_after_a_pack_and_the_index_were_lost_relies_on_nothing_that_is_gone() 
 }
 
 #[test]
+fn pack_that_goes_away_between_plan_and_execution_of_a_purge_stays_known_as_missing() {
+    let scene = Scene::new();
+    let image = image(1, 1 << 20);
+    scene.backup("disk", &image);
+    let plan = purge::plan(&scene.store, &NO_GRACE, &NoProgress).unwrap();
+    fs::remove_file(scene.data_pack()).unwrap();
+    // Another process compares the index with the directory.
+    ops::info(&scene.store).unwrap();
+    plan.execute(&NoProgress).unwrap();
+    let second = scene.backup("disk", &image);
+    assert_eq!(scene.restore(&second.id), image);
+}
+
+#[test]
 fn purge_refuses_to_run_without_the_directory_of_revisions_or_of_sessions() {
     for name in ["revisions", "sessions", "condemned"] {
         let scene = Scene::new();

@@ -174,11 +174,12 @@ impl<'txn> Change<'txn> {
         Ok(row.is_some_and(|row| row.accepts_new_references()))
     }
 
-    /// Leads chunks whose pack is missing to this one, which has them too.
+    /// Leads chunks whose pack is missing, or one of `gone`, to this one, which has them too.
     pub(crate) fn take_over_missing(
         &mut self,
         id: &PackId,
         records: &[FooterRecord],
+        gone: &HashSet<PackId>,
     ) -> Result<(), Fault> {
         let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
         let Some(number) = number.map(|number| number.value()) else {
@@ -191,7 +192,8 @@ impl<'txn> Change<'txn> {
             let is_missing = match is_missing.get(&other) {
                 Some(known) => *known,
                 None => {
-                    let found = self.row(other)?.is_none_or(|row| row.is_missing);
+                    let is_gone = |row: PackRow| row.is_missing || gone.contains(&row.id);
+                    let found = self.row(other)?.is_none_or(is_gone);
                     is_missing.insert(other, found);
                     found
                 }

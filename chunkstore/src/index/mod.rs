@@ -11,8 +11,6 @@ mod backend;
 mod change;
 mod reconcile;
 mod tables;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::io;

@@ -58,7 +58,7 @@ impl Condemned {
                 Ok(list) => condemned.lists.push(list),
                 Err(source) => {
                     let object = ObjectName::Condemned { generation };
-                    let error = crate::revision::unsupported_or_damaged(object, source);
+                    let error = crate::error::unsupported_or_damaged(object, source);
                     condemned.damaged.push((generation, error));
                 }
             }
@@ -135,15 +135,10 @@ impl Index {
         let gone: Vec<PackId> = present.difference(&listed).copied().collect();
         let mut damaged = self.adopt(unknown)?;
         if !gone.is_empty() {
-            let lost = match self.note_missing(&gone) {
+            let lost = match self.take_over_missing(&gone).and_then(|()| self.note_missing(&gone)) {
                 // Reading goes on without the note: a missing file is found out when it is read.
                 Err(error) if super::is_refused(&error) => gone,
-                Ok(lost) if lost.is_empty() => lost,
-                Ok(lost) => {
-                    self.take_over_missing()?;
-                    lost
-                }
-                Err(other) => return Err(other),
+                other => other?,
             };
             damaged
                 .extend(lost.into_iter().map(|id| Error::Missing { object: ObjectName::Pack(id) }));
@@ -221,18 +216,40 @@ impl Index {
         })
     }
 
-    /// Looks through all packs for other copies of chunks whose pack is missing.
-    fn take_over_missing(&self) -> Result<()> {
-        for (_, row) in self.view(|view| view.packs())? {
-            if row.is_missing {
-                continue;
-            }
-            match read_contents(&self.storage, &row.id) {
+    /// Looks through all packs for other copies of chunks whose pack is missing. This comes before the note that it is: a
+    /// crash between the two, and the next comparison begins again.
+    fn take_over_missing(&self, gone: &[PackId]) -> Result<()> {
+        let gone: HashSet<PackId> = gone.iter().copied().collect();
+        let packs = self.view(|view| view.packs())?;
+        // A pack that was swept meanwhile is no loss.
+        let is_lost = |row: &PackRow| gone.contains(&row.id) && row.accepts_new_references();
+        if !packs.iter().any(|(_, row)| is_lost(row)) {
+            return Ok(());
+        }
+        let mut batch: Vec<(PackId, PackContents)> = Vec::new();
+        let mut batch_len = 0;
+        let mut present = packs
+            .iter()
+            .filter(|(_, row)| !row.is_missing && !gone.contains(&row.id))
+            .map(|(_, row)| row.id)
+            .peekable();
+        while let Some(id) = present.next() {
+            match read_contents(&self.storage, &id) {
                 Ok(contents) => {
-                    self.change(|change| change.take_over_missing(&row.id, &contents.records))?;
+                    batch_len += contents.records.len();
+                    batch.push((id, contents));
                 }
                 Err(error) if is_of_this_pack(&error) => {}
                 Err(other) => return Err(other),
+            }
+            if BATCH_RECORD_COUNT <= batch_len || present.peek().is_none() {
+                self.change(|change| {
+                    batch.iter().try_for_each(|(id, contents)| {
+                        change.take_over_missing(id, &contents.records, &gone)
+                    })
+                })?;
+                batch.clear();
+                batch_len = 0;
             }
         }
         Ok(())

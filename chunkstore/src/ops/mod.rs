@@ -7,6 +7,8 @@ mod info;
 pub mod purge;
 mod rebuild_index;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use backup::{BackupError, BackupOptions, BackupStats, backup};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::PurgeOptions;
-use super::survey::{Fate, Survey, find_needs};
+use super::survey::{Fate, Survey, find_needs, find_suspects};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{CondemnedList, FormatError};
 use crate::id::PackId;
@@ -244,7 +244,7 @@ impl Run<'_> {
             self.drop_empty_lists()?;
             return Ok(ripe);
         }
-        let needed = self.mark_again()?;
+        let needed = self.mark_again(&ripe)?;
         let reprieved: BTreeSet<PackId> = ripe.intersection(&needed).copied().collect();
         self.take_off_lists(&reprieved)?;
         let to_sweep: BTreeSet<PackId> = ripe.difference(&needed).copied().collect();
@@ -272,10 +272,13 @@ impl Run<'_> {
         Ok(to_sweep)
     }
 
-    /// Marks once more what revisions and pins need that came since the survey; returns all needed packs.
-    fn mark_again(&self) -> Result<BTreeSet<PackId>> {
+    /// Marks once more what revisions and pins need, from the start: a chunk that two packs hold may have another place in
+    /// the index than at the survey, because it was built anew. Returns all packs that are needed, or were then.
+    fn mark_again(&self, ripe: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
         let needs = find_needs(self.store, self.progress, &self.survey.needs)?;
-        Ok(needs.packs.into_keys().collect())
+        let suspects = find_suspects(self.store, ripe.iter().copied(), &needs)?;
+        let before = self.survey.needs.packs.keys().copied();
+        Ok(needs.packs.into_keys().chain(suspects).chain(before).collect())
     }
 
     /// Index first, file second: nobody is led to a pack that is gone.
@@ -292,10 +295,20 @@ impl Run<'_> {
 
     /// Takes packs out of the index that are gone and that nothing needs: those that somebody adopted
     /// between their leaving the index and the directory, and those that were lost before. As long as the index
-    /// knows of a missing pack, backups do not rely on their parent.
+    /// knows of a missing pack, backups do not rely on their parent; so one that went away since the survey found that
+    /// nothing is lost must stay known.
     fn forget_gone_packs(&self, swept: &BTreeSet<PackId>) -> Result<()> {
         let nothing_is_lost = self.survey.needs.lost.is_empty();
-        let is_gone = |row: &PackRow| swept.contains(&row.id) || row.is_missing && nothing_is_lost;
+        let gone_before: HashSet<PackId> = self
+            .survey
+            .packs
+            .iter()
+            .filter(|(_, row)| row.is_missing && nothing_is_lost)
+            .map(|(_, row)| row.id)
+            .collect();
+        let is_gone = |row: &PackRow| {
+            swept.contains(&row.id) || row.is_missing && gone_before.contains(&row.id)
+        };
         let known = self.store.index().view_current(|view| view.packs())?;
         if !known.iter().any(|(_, row)| is_gone(row)) {
             return Ok(());

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{PurgeOptions, PurgeSummary};
 use crate::error::{Error, ObjectName, Result};
+use crate::format::FooterRecord;
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Condemned, PackRow};
 use crate::mark::{Gap, Marker, PackNeeds};
@@ -30,7 +31,7 @@ pub(super) struct Survey {
     pub(super) needs: Needs,
     /// Sessions that died or failed, and whose packs still have their grace.
     pub(super) graced: HashSet<SessionId>,
-    /// Packs that nothing seems to need, but whose table is damaged while chunks are missing: who knows which.
+    /// Packs that nothing seems to need, but that may have a chunk which is missing.
     suspects: HashSet<PackId>,
 }
 
@@ -70,7 +71,7 @@ impl Survey {
         let now = store.environment().clock.now();
         let needs = find_needs(store, progress, &Needs::default())?;
         let graced = graced_sessions(&packs, &sessions, now, options);
-        let suspects = find_suspects(store, &packs, &needs)?;
+        let suspects = find_suspects(store, packs.iter().map(|(_, row)| row.id), &needs)?;
         Ok(Self { now, packs, sessions, condemned, generation, needs, graced, suspects })
     }
 
@@ -143,12 +144,13 @@ impl Survey {
     }
 }
 
-/// Finds out what is needed, and adds it to what is known already.
+/// Finds out what is needed. `known` is what was found before: it saves comparisons, and chunks that it has as lost are not
+/// looked for again.
 ///
 /// The index is derived and its pages are not checked, so nothing is concluded from it alone: what it says is there is
 /// compared with the packs, and before a chunk counts as lost the index is built anew.
 pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) -> Result<Needs> {
-    let marker = mark_all(store, progress, known)?;
+    let marker = mark_all(store, progress)?;
     let is_news =
         |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
     let is_complete = !marker.gaps.iter().any(is_news);
@@ -156,7 +158,7 @@ pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) 
         marker
     } else {
         store.index().rebuild(&NoProgress)?;
-        let marker = mark_all(store, progress, known)?;
+        let marker = mark_all(store, progress)?;
         if !fits(store, &marker.needs, known)? {
             let what = "a new index contradicts the packs that it was built from";
             return Err(Error::Bug { what: what.to_owned() });
@@ -174,14 +176,13 @@ pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) 
     Ok(Needs { packs: marker.needs, lost })
 }
 
-/// Marks what all revisions and all pinned roots need, in this order, on top of what is known.
+/// Marks what all revisions and all pinned roots need, in this order.
 ///
 /// Twice, because the first round takes long: a backup may commit in it, after the records were read, and
 /// end before its pin is looked for, and its parent may have been forgotten before. The second round has next to
 /// nothing to mark and finds its record.
-fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress, known: &Needs) -> Result<Marker<'a>> {
+fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress) -> Result<Marker<'a>> {
     let mut marker = Marker::new(store, progress);
-    marker.needs.clone_from(&known.packs);
     progress.begin(Phase::Mark, None);
     for _ in 0..2 {
         // A record whose removal is not durable yet would come back after a power cut, without its chunks.
@@ -279,23 +280,25 @@ fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>, known: &Needs) -> Re
     Ok(true)
 }
 
-/// Returns the packs that may hold a lost chunk behind the damage in their table or in a record's header.
-fn find_suspects(
+/// Returns those of `packs` that have another copy of a lost chunk, which the index does not know of, or that may
+/// have one behind the damage in their table or in a record's header.
+pub(super) fn find_suspects(
     store: &Store,
-    packs: &[(u32, PackRow)],
+    packs: impl Iterator<Item = PackId>,
     needs: &Needs,
 ) -> Result<HashSet<PackId>> {
     let mut suspects = HashSet::new();
     if needs.lost.is_empty() {
         return Ok(suspects);
     }
-    for (_, row) in packs.iter().filter(|(_, row)| !needs.packs.contains_key(&row.id)) {
-        match read_contents(store.storage() as &dyn Storage, &row.id) {
-            Ok(contents) if contents.damage.is_none() => {}
+    for pack in packs.filter(|pack| !needs.packs.contains_key(pack)) {
+        let is_lost = |record: &FooterRecord| needs.lost.contains(&record.id);
+        match read_contents(store.storage() as &dyn Storage, &pack) {
+            Ok(contents) if contents.damage.is_none() && !contents.records.iter().any(is_lost) => {}
             Err(Error::Missing { .. }) => {}
             Err(error) if !error.is_damage() => return Err(error),
             Ok(_) | Err(_) => {
-                suspects.insert(row.id);
+                suspects.insert(pack);
             }
         }
     }

@@ -1,3 +1,5 @@
+//! What operations do on a full disk.
+
 use crate::format::RevisionRecord;
 use crate::id::RevisionId;
 use crate::image_reader::ImageReader;
