@@ -141,12 +141,15 @@ pub trait Upload: Debug + Send {
     fn finish(self: Box<Self>, key: &ObjectKey) -> Result<()>;
 }
 
+/// Open files of packs, the one used last at the end.
+type OpenPacks = VecDeque<(PackId, Arc<dyn VfsFile>)>;
+
 /// Objects as files of a local file system.
 #[derive(Clone, Debug)]
 pub struct LocalStorage {
     environment: Environment,
     layout: Layout,
-    open_packs: Arc<Mutex<VecDeque<(PackId, Arc<dyn VfsFile>)>>>,
+    open_packs: Arc<Mutex<OpenPacks>>,
     /// Directories whose own name is known to be durable.
     durable_directories: Arc<Mutex<HashSet<PathBuf>>>,
 }

@@ -9,5 +9,6 @@ mod faults;
 mod flip;
 mod golden;
 mod model;
+mod regressions;
 mod rescue;
 mod sizes;

@@ -4,6 +4,7 @@
 //! looking something up under a shared lock never changes the file, even if redb wants to repair it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -184,12 +185,14 @@ impl StorageBackend for ViewBackend {
         while position < end {
             let start = position - position % VIEW_BLOCK_LEN;
             let to = (start + VIEW_BLOCK_LEN).min(end);
-            if !state.blocks.contains_key(&start) {
-                let mut block = vec![0; place(VIEW_BLOCK_LEN)?].into_boxed_slice();
-                self.read_file(file_len, start, &mut block)?;
-                state.blocks.insert(start, block);
-            }
-            let block = state.blocks.get_mut(&start).expect("the block was just inserted");
+            let block = match state.blocks.entry(start) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place_for) => {
+                    let mut block = vec![0; place(VIEW_BLOCK_LEN)?].into_boxed_slice();
+                    self.read_file(file_len, start, &mut block)?;
+                    place_for.insert(block)
+                }
+            };
             block[place(position - start)?..place(to - start)?]
                 .copy_from_slice(&data[place(position - offset)?..place(to - offset)?]);
             position = to;

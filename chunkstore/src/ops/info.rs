@@ -64,7 +64,7 @@ pub fn info(store: &Store) -> Result<StoreInfo> {
         unique_bytes: 0,
         stored_bytes: 0,
         condemned_bytes: 0,
-        chunking: store.chunking().clone(),
+        chunking: *store.chunking(),
         compression_level: store.config().compression_level,
     };
     for (_, row) in packs.iter().filter(|(_, row)| !row.is_missing) {

@@ -43,7 +43,7 @@ pub(super) fn plan(
         return Ok(read_all);
     }
     let mut plan: Vec<Option<SpanRef>> =
-        (0..span_count).map(|span| root.spans.get(span).cloned()).collect();
+        (0..span_count).map(|span| root.spans.get(span).copied()).collect();
     for span in spans_to_read(span_len, run.source.len(), root.image_len, &changed) {
         let span = usize::try_from(span).expect("a root has at most 2^18 spans");
         plan[span] = None;

@@ -77,7 +77,7 @@ impl<'a> SpanJob<'a> {
             && entries == predicted
             && let Some(unchanged) = self.run.parent.span(span, span_len)
         {
-            return Ok(unchanged.clone());
+            return Ok(*unchanged);
         }
         let page = Page { entries };
         let id = self.worker.store_list(ObjectKind::Page, &page.encode())?;
