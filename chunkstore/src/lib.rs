@@ -64,3 +64,8 @@ pub use crate::error::{Error, Result};
 pub use crate::image_reader::{Extent, ImageReader};
 pub use crate::revision::{History, Revision};
 pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};
+
+/// Compiles the example in `README.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

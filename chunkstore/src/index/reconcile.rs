@@ -81,6 +81,11 @@ impl Condemned {
         found.map_or(Ok(()), Err)
     }
 
+    /// Returns the packs that a readable list names.
+    pub(crate) fn packs(&self) -> HashSet<PackId> {
+        self.lists.iter().flat_map(|list| list.packs.iter().copied()).collect()
+    }
+
     /// Returns the highest generation, 0 if there is no list.
     pub(crate) fn newest_generation(&self) -> u64 {
         let readable = self.lists.last().map_or(0, |list| list.generation);

@@ -82,13 +82,7 @@ impl Run<'_> {
 
     /// Brings the flags of the index in step with the lists: a crash may have come between the two.
     fn flag_listed(&mut self) -> Result<()> {
-        let listed: HashSet<PackId> = self
-            .survey
-            .condemned
-            .lists
-            .iter()
-            .flat_map(|list| list.packs.iter().copied())
-            .collect();
+        let listed = self.survey.condemned.packs();
         let not_flagged: HashSet<PackId> = self
             .survey
             .packs
@@ -192,13 +186,7 @@ impl Run<'_> {
 
     /// Condemns what nothing needs: list, then index. From then on no new session relies on it.
     fn condemn(&mut self) -> Result<()> {
-        let listed: HashSet<PackId> = self
-            .survey
-            .condemned
-            .lists
-            .iter()
-            .flat_map(|list| list.packs.iter().copied())
-            .collect();
+        let listed = self.survey.condemned.packs();
         let mut packs: Vec<PackId> = self
             .survey
             .packs
