@@ -82,7 +82,7 @@ impl Model {
             let known = self.acknowledged.get(&record.id).or(self.being_forgotten.get(&record.id));
             let expected = match known {
                 Some(expected) => expected.clone(),
-                None => self.explain(store, &record.id),
+                None => self.explain(store, record.source.as_str(), &record.id),
             };
             if self.verified.contains(&record.id) {
                 assert_eq!(revision.state.trust, Trust::Verified, "trust of {}", record.id);
@@ -100,11 +100,12 @@ impl Model {
     }
 
     /// Returns which of the backups on the way became a revision that nobody was told of.
-    fn explain(&self, store: &Store, id: &RevisionId) -> Expected {
+    fn explain(&self, store: &Store, source: &str, id: &RevisionId) -> Expected {
         let bytes = restore(store, id).unwrap_or_else(|error| {
             panic!("unacknowledged revision {id} is not complete: {}", describe(&error))
         });
-        let found = self.in_flight.iter().find(|expected| *expected.bytes == bytes);
+        let is_this = |expected: &&Expected| expected.source == source && *expected.bytes == bytes;
+        let found = self.in_flight.iter().find(is_this);
         found.cloned().unwrap_or_else(|| panic!("revision {id} was never made"))
     }
 
