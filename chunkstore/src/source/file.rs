@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
 
@@ -115,6 +116,28 @@ impl Source for FileSource {
                 _ => self.size_changed(failure.offset),
             },
         })
+    }
+
+    fn append_at(
+        &self,
+        buffer: &mut Vec<u8>,
+        len_max: usize,
+        offset: u64,
+    ) -> Result<(), SourceError> {
+        let start = buffer.len();
+        if start < buffer.capacity() {
+            match rustix::io::pread(&self.file, spare_capacity(buffer), offset) {
+                Ok(count) if 0 < count => {
+                    buffer.truncate(start.saturating_add(len_max));
+                    return Ok(());
+                }
+                // The end of the source, or an error: the other way tries again and says what is wrong.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let len = (buffer.capacity() - start).clamp(1, len_max);
+        buffer.resize(start + len, 0);
+        self.read_exact_at(&mut buffer[start..], offset)
     }
 
     fn finish(&self) -> Result<Vec<String>, SourceError> {
@@ -228,6 +251,22 @@ mod tests {
         source.read_exact_at(&mut buffer, 6).unwrap();
         assert_eq!((&buffer, source.len()), (b"6789", 10));
         assert_eq!(source.finish().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn bytes_are_appended_up_to_the_capacity_and_the_limit() {
+        let file = image(b"0123456789");
+        let source = FileSource::open(file.path()).unwrap();
+        let mut buffer = Vec::with_capacity(5);
+        buffer.push(b'-');
+        source.append_at(&mut buffer, 100, 2).unwrap();
+        assert_eq!((buffer.as_slice(), buffer.capacity()), (b"-2345".as_slice(), 5));
+        source.append_at(&mut buffer, 3, 0).unwrap();
+        assert_eq!(&buffer[..6], b"-23450", "at least one byte, whatever the capacity");
+        let mut buffer = Vec::with_capacity(100);
+        source.append_at(&mut buffer, 3, 1).unwrap();
+        assert_eq!(buffer, b"123");
+        source.append_at(&mut buffer, 100, 10).unwrap_err();
     }
 
     #[test]

@@ -104,6 +104,24 @@ pub trait Source: Send + Sync {
     /// - [`SourceError::SizeChanged`] if the source ends before.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError>;
 
+    /// Appends the bytes at `offset` to `buffer`: as many as its spare capacity takes, at most `len_max`, and at least
+    /// one. A source that can write into memory that was never initialised saves clearing it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read_exact_at`]; what `buffer` has got is then of no use.
+    fn append_at(
+        &self,
+        buffer: &mut Vec<u8>,
+        len_max: usize,
+        offset: u64,
+    ) -> Result<(), SourceError> {
+        let start = buffer.len();
+        let len = (buffer.capacity() - start).clamp(1, len_max);
+        buffer.resize(start + len, 0);
+        self.read_exact_at(&mut buffer[start..], offset)
+    }
+
     /// Returns the ranges that may have changed since `parent` was read, in order and without overlap, or
     /// `None` if the source does not know. It is a hint: the backup checks samples outside of it.
     ///

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::format::{BackupStatistics, ObjectKind, Page, PageEntry, SpanRef};
 use crate::id::ChunkId;
 
-/// Bytes that are read at once: fits into the cache of a core.
-const WINDOW_LEN: u64 = 1 << 20;
+/// Bytes that are read at once, or a little more: fits into the cache of a core.
+const WINDOW_LEN: usize = 1 << 20;
 
 /// What one worker needs for its spans.
 pub(super) struct SpanJob<'a> {
@@ -144,11 +144,17 @@ impl SpanInput for SourceSpan<'_> {
             self.run.progress.advance(len);
             return Ok(Piece::Zeros(len));
         }
-        let len = WINDOW_LEN.min(data.end.min(self.end) - self.position);
         let start = buffer.len();
-        let window = usize::try_from(len).expect("a window fits into memory");
-        buffer.resize(start + window, 0);
-        self.run.source.read_exact_at(&mut buffer[start..], self.position)?;
+        buffer.reserve_exact(WINDOW_LEN);
+        let rest = usize::try_from(data.end.min(self.end) - self.position).unwrap_or(usize::MAX);
+        self.run.source.append_at(buffer, rest, self.position)?;
+        let window = buffer.len() - start;
+        if window == 0 || rest < window {
+            let what =
+                format!("source {} appended {window} of {rest} bytes", self.run.source.name());
+            return Err(BackupError::Store(Error::Bug { what }));
+        }
+        let len = window as u64;
         self.position += len;
         self.read_bytes += len;
         self.run.progress.advance(len);
