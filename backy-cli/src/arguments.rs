@@ -161,6 +161,9 @@ pub(crate) struct RestoreArguments {
     /// Write over a file that exists, or a block device
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Read the target and write only what differs; implies --overwrite. Goes on where it was interrupted
+    #[arg(long)]
+    pub(crate) delta: bool,
     /// Whether zeros become holes
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub(crate) sparse: When,

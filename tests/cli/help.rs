@@ -21,7 +21,15 @@ fn help_of_each_command_has_its_options() {
         (&["backup"], &["TAGS", "manual:cli", "--source", "--force"]),
         (
             &["restore"],
-            &["TARGET", "--revision", "--overwrite", "--sparse", "--verify", "--keep-going"],
+            &[
+                "TARGET",
+                "--revision",
+                "--overwrite",
+                "--delta",
+                "--sparse",
+                "--verify",
+                "--keep-going",
+            ],
         ),
         (&["status"], &["--revision", "--yaml"]),
         (&["find"], &["--revision", "--uuid"]),

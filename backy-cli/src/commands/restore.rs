@@ -36,12 +36,14 @@ pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<
             When::Always => Sparse::Always,
             When::Never => Sparse::Never,
         };
-        let options = FileTargetOptions { overwrite: arguments.overwrite, sparse };
+        let overwrite = arguments.overwrite || arguments.delta;
+        let options = FileTargetOptions { overwrite, sparse };
         Box::new(FileTarget::open(&arguments.target, &options)?)
     };
     let options = RestoreOptions {
         read_back: arguments.verify,
         keep_going: arguments.keep_going,
+        delta: arguments.delta,
         threads: None,
     };
     let id = revision.record.id;
@@ -60,6 +62,9 @@ fn check_stream(arguments: &RestoreArguments) -> Result<(), CommandError> {
     if arguments.verify {
         return Err(CommandError::Usage("--verify cannot read stdout back".to_owned()));
     }
+    if arguments.delta {
+        return Err(CommandError::Usage("--delta cannot read what stdout holds".to_owned()));
+    }
     if io::stdout().is_terminal() {
         return Err(CommandError::Usage("stdout is a terminal: redirect it".to_owned()));
     }
@@ -74,8 +79,12 @@ fn open_stdout() -> Result<StreamTarget, CommandError> {
 
 fn summary(record: &RevisionRecord, target: &Path, stats: &RestoreStats) -> String {
     let target = if target == Path::new("-") { Path::new("stdout") } else { target };
+    let kept = match stats.kept_bytes {
+        0 => String::new(),
+        kept => format!(" and {} were there already", human::size(kept)),
+    };
     format!(
-        "restored revision {} to {}: {}, of which {} are zeros, in {}",
+        "restored revision {} to {}: {}, of which {} are zeros{kept}, in {}",
         record.id,
         target.display(),
         human::size(stats.size),

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::findings::{DamagedChunk, Findings};
-use crate::chunk_reader::ChunkReader;
+use crate::chunk_reader::{ChunkReader, to_usize};
+use crate::chunking::is_zero;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
@@ -18,6 +19,9 @@ use crate::target::{Target, TargetError};
 
 /// Bytes that are read back and compared at once.
 const READ_BACK_LEN: usize = 1 << 20;
+
+/// Bytes of neighbouring chunks that are written at once.
+const WRITE_LEN: usize = 1 << 20;
 
 /// Why a restore failed. Errors of the store and of the target stay apart.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,8 @@ pub struct RestoreOptions {
     pub read_back: bool,
     /// Writes zeros where a chunk is damaged, and goes on; the ranges are in the statistics.
     pub keep_going: bool,
+    /// Reads what the target holds and writes only what differs. Running it again goes on where it was interrupted.
+    pub delta: bool,
     /// Threads that read and expand; as many as there are processors if `None`.
     pub threads: Option<NonZero<usize>>,
 }
@@ -48,6 +54,8 @@ pub struct RestoreStats {
     pub size: u64,
     /// Bytes that were written from chunks.
     pub written_bytes: u64,
+    /// Bytes that the target held already; only with `delta`.
+    pub kept_bytes: u64,
     /// Bytes that are zero: holes, or written zeros, as the target does it.
     pub zero_bytes: u64,
     /// What could not be read; only with `keep_going`.
@@ -126,6 +134,7 @@ struct Run<'a> {
 #[derive(Default)]
 struct Totals {
     written_bytes: u64,
+    kept_bytes: u64,
     zero_bytes: u64,
     findings: Findings,
 }
@@ -150,6 +159,7 @@ impl Run<'_> {
             }
             let mut totals = totals.lock().expect("no holder of this lock panics");
             totals.written_bytes += worker.totals.written_bytes;
+            totals.kept_bytes += worker.totals.kept_bytes;
             totals.zero_bytes += worker.totals.zero_bytes;
             totals.findings.merge(worker.totals.findings);
             Ok(())
@@ -161,6 +171,7 @@ impl Run<'_> {
         let totals = totals.into_inner().expect("no holder of this lock panics");
         Ok(RestoreStats {
             written_bytes: totals.written_bytes,
+            kept_bytes: totals.kept_bytes,
             zero_bytes: totals.zero_bytes,
             damaged: totals.findings.into_damaged(),
             ..RestoreStats::default()
@@ -208,6 +219,11 @@ struct Worker<'a> {
     run: &'a Run<'a>,
     reader: ChunkReader,
     plain: Vec<u8>,
+    /// What the target holds at the place of the chunk at hand.
+    current: Vec<u8>,
+    /// Bytes of neighbouring chunks that are not written yet, and where they belong.
+    pending: Vec<u8>,
+    pending_offset: u64,
     totals: Totals,
 }
 
@@ -217,6 +233,9 @@ impl<'a> Worker<'a> {
             run,
             reader: ChunkReader::new(run.store),
             plain: Vec::new(),
+            current: Vec::new(),
+            pending: Vec::new(),
+            pending_offset: 0,
             totals: Totals::default(),
         }
     }
@@ -245,7 +264,7 @@ impl<'a> Worker<'a> {
             offset += entry.len();
             self.run.progress.advance(entry.len());
         }
-        Ok(())
+        self.flush()
     }
 
     fn write_entry(
@@ -255,20 +274,81 @@ impl<'a> Worker<'a> {
         offset: u64,
     ) -> std::result::Result<(), RestoreError> {
         let len = entry.len();
-        if let PageEntry::Data { id, .. } = entry {
+        if let PageEntry::Data { id, len: chunk_len } = entry {
+            if self.run.options.delta && self.target_holds(id, to_usize(*chunk_len), offset)? {
+                self.totals.kept_bytes += len;
+                return Ok(());
+            }
             let read = self.reader.read(ObjectKind::Data, id, location, &mut self.plain);
             let read = read.and_then(|()| check_len(id, self.plain.len(), len));
             match read {
                 Ok(()) => {
-                    self.run.target.write_all_at(&self.plain, offset)?;
                     self.totals.written_bytes += len;
-                    return Ok(());
+                    return self.write_plain(offset);
                 }
                 Err(error) => self.note_lost(*id, error, offset, len)?,
             }
         }
-        self.run.target.zero_at(offset, len)?;
+        self.flush()?;
         self.totals.zero_bytes += len;
+        if self.run.options.delta && !self.run.target.makes_holes() {
+            return self.zero_what_is_not(offset, len);
+        }
+        Ok(self.run.target.zero_at(offset, len)?)
+    }
+
+    /// Returns whether the target holds a chunk at its place already.
+    fn target_holds(
+        &mut self,
+        id: &ChunkId,
+        len: usize,
+        offset: u64,
+    ) -> std::result::Result<bool, RestoreError> {
+        self.current.resize(len, 0);
+        let holds_something = self.run.target.read_current_at(&mut self.current, offset)?;
+        Ok(holds_something && ObjectKind::Data.chunk_id(&self.current) == *id)
+    }
+
+    /// Writes zeros where the target holds anything else.
+    fn zero_what_is_not(&mut self, offset: u64, len: u64) -> std::result::Result<(), RestoreError> {
+        let end = offset + len;
+        let mut place = offset;
+        while place < end {
+            if self.run.progress.is_cancelled() {
+                return Err(RestoreError::Store(Error::Cancelled));
+            }
+            let part = (end - place).min(WRITE_LEN as u64);
+            self.current.resize(usize::try_from(part).expect("it is at most a window"), 0);
+            let holds_something = self.run.target.read_current_at(&mut self.current, place)?;
+            if !holds_something || !is_zero(&self.current) {
+                self.run.target.zero_at(place, part)?;
+            }
+            place += part;
+        }
+        Ok(())
+    }
+
+    /// Takes the chunk that was just read; writes it together with its neighbours.
+    fn write_plain(&mut self, offset: u64) -> std::result::Result<(), RestoreError> {
+        let is_neighbour = self.pending_offset + self.pending.len() as u64 == offset;
+        if !is_neighbour || WRITE_LEN < self.pending.len() + self.plain.len() {
+            self.flush()?;
+        }
+        if WRITE_LEN <= self.plain.len() {
+            return Ok(self.run.target.write_all_at(&self.plain, offset)?);
+        }
+        if self.pending.is_empty() {
+            self.pending_offset = offset;
+        }
+        self.pending.extend_from_slice(&self.plain);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::result::Result<(), RestoreError> {
+        if !self.pending.is_empty() {
+            self.run.target.write_all_at(&self.pending, self.pending_offset)?;
+            self.pending.clear();
+        }
         Ok(())
     }
 

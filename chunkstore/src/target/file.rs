@@ -118,7 +118,7 @@ impl FileTarget {
         TargetError::Io { action, name: self.name.clone(), source }
     }
 
-    /// Makes durable what was written, and has the next reads come from the medium where possible.
+    /// Makes durable what was written.
     fn sync(&self) -> Result<(), TargetError> {
         if self.is_broken.load(Ordering::Acquire) {
             return Err(self.io_error("sync", io::Error::other("it failed before")));
@@ -126,10 +126,15 @@ impl FileTarget {
         self.file.sync_all().map_err(|source| {
             self.is_broken.store(true, Ordering::Release);
             self.io_error("sync", source)
-        })?;
-        // The kernel is free to ignore it, and some file systems do.
-        let _dropped = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
-        Ok(())
+        })
+    }
+
+    /// Returns whether ranges of zeros become holes.
+    fn punches_holes(&self) -> bool {
+        match (&self.place, self.sparse) {
+            (_, Sparse::Never) | (Place::Device, Sparse::Auto) => false,
+            (Place::NewFile(_) | Place::ExistingFile, _) | (Place::Device, Sparse::Always) => true,
+        }
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> Result<(), TargetError> {
@@ -175,18 +180,32 @@ impl Target for FileTarget {
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<(), TargetError> {
-        let punch = match (&self.place, self.sparse) {
+        if matches!(self.place, Place::NewFile(_)) && self.punches_holes() {
             // It was empty when it got its length, and each range comes once: here is a hole.
-            (Place::NewFile(_), Sparse::Auto | Sparse::Always) => return Ok(()),
-            (Place::ExistingFile, Sparse::Auto | Sparse::Always) => true,
-            (Place::Device, Sparse::Always) => true,
-            (_, Sparse::Never) | (Place::Device, Sparse::Auto) => false,
-        };
+            return Ok(());
+        }
         // Whatever the reason for which there can be no hole: zeros can be written instead.
-        if punch && len != 0 && self.punch_hole(offset, len).is_ok() {
+        if self.punches_holes() && len != 0 && self.punch_hole(offset, len).is_ok() {
             return Ok(());
         }
         self.write_zeros(offset, len)
+    }
+
+    fn read_current_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool, TargetError> {
+        if matches!(self.place, Place::NewFile(_)) {
+            return Ok(false);
+        }
+        match self.file.read_exact_at(buffer, offset) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            // A place that cannot be read may well be written.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Ok(false),
+            Err(source) => Err(self.io_error("read", source)),
+        }
+    }
+
+    fn makes_holes(&self) -> bool {
+        self.punches_holes() && !matches!(self.place, Place::Device)
     }
 
     fn finish(&self) -> Result<(), TargetError> {
@@ -204,6 +223,8 @@ impl Target for FileTarget {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), TargetError> {
         if self.is_dirty.swap(false, Ordering::AcqRel) {
             self.sync()?;
+            // What is read shall come from the medium. The kernel is free to ignore it, and some file systems do.
+            let _dropped = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
         self.file.read_exact_at(buffer, offset).map_err(|source| self.io_error("read back", source))
     }

@@ -118,6 +118,22 @@ pub trait Target: Send + Sync {
     /// - [`TargetError::Io`].
     fn zero_at(&self, offset: u64, len: u64) -> Result<(), TargetError>;
 
+    /// Fills `buffer` with what the target holds at `offset` now, and returns whether it holds anything there. It may come
+    /// from a cache: it is compared with what is to be written, and decides only whether that is written.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::Io`].
+    fn read_current_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool, TargetError> {
+        let (_, _) = (buffer, offset);
+        Ok(false)
+    }
+
+    /// Returns whether [`zero_at`](Target::zero_at) costs next to nothing, so that looking for zeros first costs more.
+    fn makes_holes(&self) -> bool {
+        false
+    }
+
     /// Makes all durable and gives the target its final length and name.
     ///
     /// # Errors

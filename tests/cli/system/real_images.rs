@@ -167,8 +167,8 @@ fn device_full_of_other_bytes_is_overwritten() {
     scene.succeeds(["init", "file", IMAGE]);
     scene.succeeds(["backup"]);
     scene.fails(9, ["restore", path]);
-    for sparse in ["auto", "always"] {
-        run(&scene, &["restore", "--overwrite", "--sparse", sparse, path]);
+    for (how, sparse) in [("--overwrite", "auto"), ("--overwrite", "always"), ("--delta", "auto")] {
+        run(&scene, &["restore", how, "--sparse", sparse, path]);
         assert_begins_with(&device.path, &image);
         let mut behind = vec![0; 1 << 20];
         File::open(&device.path).unwrap().read_exact_at(&mut behind, len).unwrap();
