@@ -124,6 +124,16 @@ fn row(id: PackId, contents: &PackContents, condemned: u64) -> PackRow {
     }
 }
 
+/// Enters a pack that was found in the directory. Where a chunk is known already, the younger place is kept.
+fn insert(
+    change: &mut Change<'_>,
+    id: PackId,
+    contents: &PackContents,
+    condemned: u64,
+) -> std::result::Result<(), Fault> {
+    change.insert_pack(row(id, contents, condemned), &contents.records, false)
+}
+
 /// Returns whether a pack cannot be read for a reason of its own, so that the others are of use.
 const fn is_of_this_pack(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
@@ -194,11 +204,7 @@ impl Index {
             for (id, contents) in batch {
                 // A purge may have removed the pack since it was read.
                 if self.storage.object_len(&ObjectKey::Pack(*id))?.is_some() {
-                    change.insert_pack(
-                        row(*id, contents, generation_of(id)),
-                        &contents.records,
-                        false,
-                    )?;
+                    insert(change, *id, contents, generation_of(id))?;
                 }
             }
             Ok(())
@@ -302,11 +308,7 @@ impl Index {
             self.commit(database, |transaction| {
                 let mut change = Change::open(transaction, self.store_id)?;
                 for (id, contents) in &batch {
-                    change.insert_pack(
-                        row(*id, contents, generation_of(id)),
-                        &contents.records,
-                        false,
-                    )?;
+                    insert(&mut change, *id, contents, generation_of(id))?;
                 }
                 Ok(())
             })?;

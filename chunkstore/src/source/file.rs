@@ -13,7 +13,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
 
-use super::{Source, SourceError};
+use super::{Source, SourceError, append_cleared};
 use crate::limits::IMAGE_LEN_MAX;
 
 /// Lengths in bytes of the reads that are tried again after a read error: a smaller one may get by with what
@@ -135,9 +135,7 @@ impl Source for FileSource {
                 Ok(_) | Err(_) => {}
             }
         }
-        let len = (buffer.capacity() - start).clamp(1, len_max);
-        buffer.resize(start + len, 0);
-        self.read_exact_at(&mut buffer[start..], offset)
+        append_cleared(buffer, len_max, |bytes| self.read_exact_at(bytes, offset))
     }
 
     fn finish(&self) -> Result<Vec<String>, SourceError> {

@@ -116,10 +116,8 @@ pub trait Source: Send + Sync {
         len_max: usize,
         offset: u64,
     ) -> Result<(), SourceError> {
-        let start = buffer.len();
-        let len = (buffer.capacity() - start).clamp(1, len_max);
-        buffer.resize(start + len, 0);
-        self.read_exact_at(&mut buffer[start..], offset)
+        let read = |bytes: &mut [u8]| self.read_exact_at(bytes, offset);
+        append_cleared(buffer, len_max, read)
     }
 
     /// Returns the ranges that may have changed since `parent` was read, in order and without overlap, or
@@ -145,4 +143,16 @@ pub trait Source: Send + Sync {
     fn finish(&self) -> Result<Vec<String>, SourceError> {
         Ok(Vec::new())
     }
+}
+
+/// Clears the spare capacity of `buffer`, at most `len_max` bytes and at least one, and has `read` fill it.
+fn append_cleared(
+    buffer: &mut Vec<u8>,
+    len_max: usize,
+    read: impl FnOnce(&mut [u8]) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let start = buffer.len();
+    let len = (buffer.capacity() - start).clamp(1, len_max);
+    buffer.resize(start + len, 0);
+    read(&mut buffer[start..])
 }
