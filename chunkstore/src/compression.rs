@@ -188,20 +188,29 @@ impl Expander {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), FormatError> {
-        if header.plain_len == 0 || header.plain_len > CHUNK_LEN_MAX {
-            return Err(FormatError::out_of_range("plain_len", header.plain_len, "1 B to 16 MiB"));
-        }
-        if u32::try_from(payload.len()) != Ok(header.stored_len) {
-            return Err(FormatError::Inconsistent { what: "payload and stored_len differ" });
+        let plain_len = check_lengths(header, payload)?;
+        // Old contents stay where they are: clearing them first would cost more than it is worth, because all
+        // of them are written or refused.
+        out.resize(plain_len, 0);
+        self.expand_into(header, payload, out)
+    }
+
+    /// Fills `out`, which must be as long as the plain chunk, like [`Self::expand`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::expand`]; [`FormatError::Inconsistent`] also if `out` has another length.
+    pub fn expand_into(
+        &mut self,
+        header: &RecordHeader,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), FormatError> {
+        if check_lengths(header, payload)? != out.len() {
+            return Err(FormatError::Inconsistent { what: "plain_len is not what was expected" });
         }
         match header.codec {
-            Codec::Raw if header.stored_len == header.plain_len => {
-                out.clear();
-                out.extend_from_slice(payload);
-            }
-            Codec::Raw => {
-                return Err(FormatError::Inconsistent { what: "stored_len and plain_len differ" });
-            }
+            Codec::Raw => out.copy_from_slice(payload),
             Codec::Zstd => self.expand_frame(header.plain_len, payload, out)?,
         }
         let found = header.kind.chunk_id(out);
@@ -215,22 +224,32 @@ impl Expander {
         &mut self,
         plain_len: u32,
         frame: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut [u8],
     ) -> Result<(), FormatError> {
         check_frame(plain_len, frame)?;
-        let plain_len = usize::try_from(plain_len).map_err(|_| refused("it is too long"))?;
-        // The decoder writes to exactly these bytes. Old contents stay where they are: clearing
-        // them first would cost more than it is worth, because all of them are written or refused.
-        out.resize(plain_len, 0);
         let written = self
             .context
-            .decompress_to_buffer(frame, out.as_mut_slice())
+            .decompress_to_buffer(frame, out)
             .map_err(|error| FormatError::Compression { reason: error.to_string() })?;
-        if written != plain_len {
+        if written != out.len() {
             return Err(refused("it expands to fewer bytes than it says"));
         }
         Ok(())
     }
+}
+
+/// Returns the plain length, before memory is taken for it, if the lengths of a record agree.
+fn check_lengths(header: &RecordHeader, payload: &[u8]) -> Result<usize, FormatError> {
+    if header.plain_len == 0 || header.plain_len > CHUNK_LEN_MAX {
+        return Err(FormatError::out_of_range("plain_len", header.plain_len, "1 B to 16 MiB"));
+    }
+    if u32::try_from(payload.len()) != Ok(header.stored_len) {
+        return Err(FormatError::Inconsistent { what: "payload and stored_len differ" });
+    }
+    if header.codec == Codec::Raw && header.stored_len != header.plain_len {
+        return Err(FormatError::Inconsistent { what: "stored_len and plain_len differ" });
+    }
+    usize::try_from(header.plain_len).map_err(|_| refused("it is too long"))
 }
 
 impl Default for Expander {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::direct::DirectFile;
 use super::stream::first_zeros;
 use super::{Target, TargetError};
 use crate::source::{describe_no_image, size_of};
@@ -45,6 +46,7 @@ pub struct FileTargetOptions {
 pub struct FileTarget {
     name: String,
     file: File,
+    direct: DirectFile,
     place: Place,
     sparse: Sparse,
     /// Whether something was written since the last sync.
@@ -106,6 +108,7 @@ impl FileTarget {
         };
         Ok(Self {
             name,
+            direct: DirectFile::open(&file),
             file,
             place,
             sparse: options.sparse,
@@ -123,6 +126,7 @@ impl FileTarget {
         if self.is_broken.load(Ordering::Acquire) {
             return Err(self.io_error("sync", io::Error::other("it failed before")));
         }
+        self.direct.flush(&self.file).map_err(|source| self.io_error("write", source))?;
         self.file.sync_all().map_err(|source| {
             self.is_broken.store(true, Ordering::Release);
             self.io_error("sync", source)
@@ -176,7 +180,22 @@ impl Target for FileTarget {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), TargetError> {
         self.is_dirty.store(true, Ordering::Release);
-        self.file.write_all_at(bytes, offset).map_err(|source| self.io_error("write", source))
+        self.direct
+            .write_all_at(&self.file, bytes, offset)
+            .map_err(|source| self.io_error("write", source))
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), TargetError> {
+        if matches!(self.place, Place::Device) || len == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
+                Err(self.io_error("take space in", error.into()))
+            }
+            // Not every file system can. Then it is found out by writing.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn zero_at(&self, offset: u64, len: u64) -> Result<(), TargetError> {

@@ -5,11 +5,16 @@
 
 use std::io;
 
+mod direct;
+mod edges;
 mod file;
 mod stream;
 
 pub use file::{FileTarget, FileTargetOptions, Sparse};
 pub use stream::StreamTarget;
+
+/// Block in bytes that a target may write past the page cache: that of a page, and a multiple of the sectors of all disks.
+pub const BLOCK_LEN: usize = 4096;
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +109,18 @@ pub trait Target: Send + Sync {
     /// - [`TargetError::TooSmall`] if the image does not fit.
     fn prepare(&self, len: u64) -> Result<(), TargetError>;
 
-    /// Writes `bytes` at `offset`.
+    /// Learns that `len` bytes at `offset` will be written, and may take the space for them. Called for ranges that do not
+    /// overlap, in any order, each before anything is written there; not called for what stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// - [`TargetError::Io`] if there is no space for them.
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), TargetError> {
+        let (_, _) = (offset, len);
+        Ok(())
+    }
+
+    /// Writes `bytes` at `offset`. It is fastest where the address of `bytes` equals `offset` modulo [`BLOCK_LEN`].
     ///
     /// # Errors
     ///
