@@ -25,8 +25,9 @@ const READ_LEN: u64 = 4 << 20;
 /// what a disk reads in the time of a seek to the next track, and far below what a request to a remote store costs.
 const GAP_LEN_MAX: u64 = 128 << 10;
 
-/// Places of an image that one worker takes at once, so that the work of many places of few records is shared out.
-const BATCH_COUNT_MAX: usize = 1024;
+/// Bytes of the image that one worker takes at once, unless one chunk is longer: what shrinks to little, or is needed in many
+/// places, is shared out too.
+const BATCH_LEN_MAX: u64 = 32 << 20;
 
 /// Number of no pack: of a chunk that the index does not have.
 const NO_PACK: u32 = u32::MAX;
@@ -169,14 +170,16 @@ impl<'a> Batches<'a> {
         }
         let start = u64::from(first.record.0);
         let mut end = first.record_end();
+        let mut len = u64::from(first.len);
         let mut count = 1;
         while let Some(next) = rest.get(count)
-            && count < BATCH_COUNT_MAX
+            && len + u64::from(next.len) <= BATCH_LEN_MAX
             && next.pack == first.pack
             && u64::from(next.record.0) <= end + GAP_LEN_MAX
             && next.record_end() <= end.max(start + READ_LEN)
         {
             end = end.max(next.record_end());
+            len += u64::from(next.len);
             count += 1;
         }
         let (placements, behind) = rest.split_at(count);
@@ -285,11 +288,11 @@ mod tests {
     #[test]
     fn many_places_of_one_record_are_shared_out() {
         let mut plan = Plan::default();
-        for offset in 0..3000 {
+        for offset in 0..1200 {
             plan.add(chunk(1), 64 * KIB, location(1, 80, 100), offset);
         }
         let lens: Vec<usize> =
             batches(&mut plan).iter().map(|(_, offsets)| offsets.len()).collect();
-        assert_eq!(lens, [1024, 1024, 952]);
+        assert_eq!(lens, [512, 512, 176]);
     }
 }
