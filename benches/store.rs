@@ -3,13 +3,15 @@
 
 use std::path::PathBuf;
 
-use backy_benches::{MIB, scratch_directory, write_image};
+use backy_benches::{MIB, random_bytes, scratch_directory, write_image};
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::id::RevisionId;
 use chunkstore::ops::{self, BackupOptions, BackupStats, RestoreOptions, VerifyOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::source::FileSource;
 use chunkstore::target::{FileTarget, FileTargetOptions, StreamTarget, Target};
+use chunkstore::vfs::real::RealVfs;
+use chunkstore::vfs::{AlignedBuffer, Vfs};
 use chunkstore::{Store, StoreOptions};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -109,6 +111,29 @@ fn store_small_chunks(bencher: Bencher<'_, '_>) {
         .counter(ItemsCount::new(chunk_count))
         .with_inputs(|| place.new_store())
         .bench_local_values(|store| place.back_up(&store));
+}
+
+/// A file as long as a pack, made durable: as other files are written, and in bulk as packs are.
+#[divan::bench(args = ["usual", "bulk"], sample_count = 5, sample_size = 1)]
+fn write_pack_file(bencher: Bencher<'_, '_>, how: &str) {
+    const PACK_LEN: usize = 64 * MIB;
+    let directory = scratch_directory();
+    let path = directory.path().join("pack");
+    let vfs = RealVfs::new();
+    let mut buffer = AlignedBuffer::new(2 * MIB);
+    assert!(buffer.fill(&random_bytes(2 * MIB, 1)).is_empty());
+    bencher.counter(BytesCount::new(PACK_LEN)).bench_local(|| {
+        let file = vfs.create_new(&path).expect("a file can be made");
+        for offset in (0..PACK_LEN as u64).step_by(2 * MIB) {
+            match how {
+                "bulk" => file.write_bulk_at(buffer.as_slice(), offset),
+                _ => file.write_all_at(buffer.as_slice(), offset),
+            }
+            .expect("there is space");
+        }
+        file.sync_data().expect("a file can be synced");
+        vfs.remove_file(&path).expect("a file can be removed");
+    });
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]

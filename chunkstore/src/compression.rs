@@ -26,6 +26,11 @@ const LEVEL_MAX: i32 = 12;
 const LEVEL_WITHOUT_TRIAL_MAX: i32 = 9;
 const TRIAL_LEVEL: i32 = 1;
 
+/// From this level on the tables of the compressor would grow with long chunks, to 72 MiB at level 12. They are
+/// kept at this base-two logarithm of their entries, which chunks below 1 MiB do not reach.
+const LEVEL_OF_LARGE_TABLES_MIN: i32 = 9;
+const TABLE_LOG_MAX: u32 = 20;
+
 /// Base-two logarithm of the largest window that a frame may ask for: that of the longest chunk.
 const WINDOW_LOG_MAX: u32 = CHUNK_LEN_MAX.ilog2();
 const FRAME_MAGIC: [u8; 4] = zstd_safe::MAGICNUMBER.to_le_bytes();
@@ -83,6 +88,10 @@ impl Compressor {
                 let mut context = bulk::Compressor::new(level)?;
                 context.set_parameter(CParameter::ContentSizeFlag(true))?;
                 context.set_parameter(CParameter::ChecksumFlag(false))?;
+                if LEVEL_OF_LARGE_TABLES_MIN <= level {
+                    context.set_parameter(CParameter::HashLog(TABLE_LOG_MAX))?;
+                    context.set_parameter(CParameter::ChainLog(TABLE_LOG_MAX))?;
+                }
                 Ok(context)
             };
             new_context().map_err(|source| CompressionError::Encoder { len: 0, source })
@@ -125,8 +134,22 @@ impl Compressor {
             plain_len: len_of_chunk(plain).map_err(mismatch)?,
             stored_len: len_of_chunk(out).map_err(mismatch)?,
         };
-        self.expander.expand(&header, out, &mut self.expanded).map_err(mismatch)?;
+        match codec {
+            // It is what a reader will hash, without another copy.
+            Codec::Raw => check_hash(&header, out),
+            Codec::Zstd => self.expander.expand(&header, out, &mut self.expanded),
+        }
+        .map_err(mismatch)?;
         Ok(codec)
+    }
+
+    /// Returns the most bytes that the contexts of a compressor take, if no chunk is longer than `chunk_len`. The
+    /// buffer for what is expanded again is not in it.
+    #[must_use]
+    pub fn memory(level: i32, chunk_len: usize) -> usize {
+        // Hash and chain table have 4 bytes for an entry, rows of the hash table 1 more.
+        let tables = if level <= 4 { 5 << 20 } else { 12 << 20 };
+        tables.min((2 << 20) + 16 * chunk_len)
     }
 
     fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<Codec> {
@@ -144,6 +167,12 @@ impl Compressor {
         out.extend_from_slice(plain);
         Ok(Codec::Raw)
     }
+}
+
+/// Returns the most bytes that the stored form of `plain_len` bytes takes while it is made.
+#[must_use]
+pub fn stored_len_max(plain_len: usize) -> usize {
+    zstd_safe::compress_bound(plain_len)
 }
 
 impl fmt::Debug for Compressor {
@@ -213,11 +242,7 @@ impl Expander {
             Codec::Raw => out.copy_from_slice(payload),
             Codec::Zstd => self.expand_frame(header.plain_len, payload, out)?,
         }
-        let found = header.kind.chunk_id(out);
-        if found != header.id {
-            return Err(FormatError::WrongHash { found: found.to_string() });
-        }
-        Ok(())
+        check_hash(header, out)
     }
 
     fn expand_frame(
@@ -262,6 +287,15 @@ impl fmt::Debug for Expander {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Expander")
     }
+}
+
+/// Checks that plain bytes have the id of the header.
+fn check_hash(header: &RecordHeader, plain: &[u8]) -> Result<(), FormatError> {
+    let found = header.kind.chunk_id(plain);
+    if found != header.id {
+        return Err(FormatError::WrongHash { found: found.to_string() });
+    }
+    Ok(())
 }
 
 /// Checks that `frame` is one frame, not a skippable one, without dictionary, of `plain_len` bytes. Left to

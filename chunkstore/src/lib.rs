@@ -44,6 +44,7 @@ pub mod storage;
 pub mod target;
 pub mod vfs;
 
+mod budget;
 pub mod error;
 mod index;
 pub mod lock;

@@ -501,6 +501,11 @@ impl TemporaryFile {
         self.file.write_all_at(bytes, offset).map_err(Error::storage("write", &self.path))
     }
 
+    /// Writes bytes that nobody will read soon.
+    pub(crate) fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_bulk_at(bytes, offset).map_err(Error::storage("write", &self.path))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -524,7 +529,7 @@ struct LocalUpload {
 
 impl Upload for LocalUpload {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.temporary.write_all_at(bytes, self.len)?;
+        self.temporary.write_bulk_at(bytes, self.len)?;
         self.len += bytes.len() as u64;
         Ok(())
     }

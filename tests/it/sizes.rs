@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
+use chunkstore::chunking::ChunkingParams;
 use chunkstore::image_reader::{Extent, ImageReader};
 use chunkstore::ops::{self, BackupOptions, RestoreOptions, VerifyOptions};
 use chunkstore::progress::NoProgress;
@@ -208,17 +209,18 @@ fn example_of_embedding_works() {
     }
 }
 
-/// A gibibyte that is computed: as a source, and as a target that compares.
-#[derive(Debug)]
-struct ComputedImage;
+/// An image that is computed: as a source, and as a target that compares.
+#[derive(Clone, Copy, Debug)]
+struct ComputedImage {
+    len: u64,
+    seed: u64,
+}
 
 impl ComputedImage {
-    const LEN: u64 = 1 << 30;
-
     /// Returns a block: one half is random, so compression halves it.
-    fn block(block: u64) -> [u8; 4096] {
+    fn block(&self, block: u64) -> [u8; 4096] {
         let mut bytes = [(block % 251) as u8; 4096];
-        bytes[..2048].copy_from_slice(&Numbers(block).bytes(2048));
+        bytes[..2048].copy_from_slice(&Numbers(self.seed + block).bytes(2048));
         bytes
     }
 }
@@ -229,11 +231,11 @@ impl Source for ComputedImage {
     }
 
     fn len(&self) -> u64 {
-        Self::LEN
+        self.len
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, SourceError> {
-        Ok((offset < Self::LEN).then_some(offset..Self::LEN))
+        Ok((offset < self.len).then_some(offset..self.len))
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError> {
@@ -243,7 +245,7 @@ impl Source for ComputedImage {
             let start = usize::try_from(position % 4096).unwrap();
             let len = (4096 - start).min(rest.len());
             let (part, behind) = rest.split_at_mut(len);
-            part.copy_from_slice(&Self::block(position / 4096)[start..start + len]);
+            part.copy_from_slice(&self.block(position / 4096)[start..start + len]);
             position += len as u64;
             rest = behind;
         }
@@ -257,7 +259,7 @@ impl Target for ComputedImage {
     }
 
     fn prepare(&self, len: u64) -> Result<(), TargetError> {
-        assert_eq!(len, Self::LEN);
+        assert_eq!(len, self.len);
         Ok(())
     }
 
@@ -292,10 +294,10 @@ fn peak_memory() -> u64 {
 
 const CHILD_DIRECTORY: &str = "BACKY_TEST_DIRECTORY";
 
-#[test]
-fn a_gibibyte_is_worked_on_in_little_memory() {
+/// Runs an ignored test in a process of its own, whose peak of memory is then its own too.
+#[track_caller]
+fn run_child(child: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let child = "sizes::child_works_on_a_gibibyte";
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", child, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIRECTORY, directory.path())
@@ -306,38 +308,86 @@ fn a_gibibyte_is_worked_on_in_little_memory() {
     assert!(text.contains("1 passed"), "{text}");
 }
 
-#[test]
-#[ignore = "run by the test above in a process of its own"]
+/// Compares the peak of memory with what is promised.
+#[track_caller]
 #[expect(clippy::print_stderr, reason = "the figures are of interest to whoever runs it by hand")]
+fn check_memory(what: &str) {
+    eprintln!("{what}: {} MiB", peak_memory() / MIB);
+    assert!(peak_memory() < MEMORY_MAX, "{what} took {} bytes", peak_memory());
+}
+
+#[test]
+fn a_gibibyte_is_worked_on_in_little_memory() {
+    run_child("sizes::child_works_on_a_gibibyte");
+}
+
+#[test]
+fn smallest_chunks_are_backed_up_in_little_memory() {
+    run_child("sizes::child_backs_up_the_smallest_chunks");
+}
+
+#[test]
+fn longest_chunks_are_backed_up_in_little_memory() {
+    run_child("sizes::child_backs_up_the_longest_chunks");
+}
+
+/// Backs up an image, the same again, and another one that the first does not predict.
+fn back_up_in_little_memory(chunking: ChunkingParams, len: u64) {
+    let Ok(directory) = env::var(CHILD_DIRECTORY) else { return };
+    let options = StoreOptions { chunking, ..StoreOptions::default() };
+    let store = Store::create(Path::new(&directory).join("store"), &options).unwrap();
+    for threads in [2, 64] {
+        for seed in [0, 0, 1 << 40] {
+            let image = ComputedImage { len, seed: seed + threads };
+            let threads = NonZero::new(usize::try_from(threads).unwrap());
+            let options = BackupOptions { threads, ..BackupOptions::new("disk".parse().unwrap()) };
+            let stats = ops::backup(&store, &image, &options, &NoProgress).unwrap();
+            assert!(0 < stats.memory_peak && stats.memory_peak <= options.memory);
+            check_memory(&format!("{} new chunks, {threads:?}", stats.statistics.new_chunks));
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by a test above in a process of its own"]
+fn child_backs_up_the_smallest_chunks() {
+    back_up_in_little_memory(ChunkingParams::new(64, 256, 1 << 10).unwrap(), 130 * MIB);
+}
+
+#[test]
+#[ignore = "run by a test above in a process of its own"]
+fn child_backs_up_the_longest_chunks() {
+    back_up_in_little_memory(ChunkingParams::new(1 << 20, 4 << 20, 16 << 20).unwrap(), 300 * MIB);
+}
+
+#[test]
+#[ignore = "run by a test above in a process of its own"]
 fn child_works_on_a_gibibyte() {
     let Ok(directory) = env::var(CHILD_DIRECTORY) else { return };
-    let check = |what: &str| {
-        eprintln!("{what}: {} MiB", peak_memory() / MIB);
-        assert!(peak_memory() < MEMORY_MAX, "{what} took {} bytes", peak_memory());
-    };
+    let image = ComputedImage { len: 1 << 30, seed: 0 };
     let threads = NonZero::new(2);
     let path = Path::new(&directory).join("store");
     let store = Store::create(&path, &StoreOptions::default()).unwrap();
     let options = BackupOptions { threads, ..BackupOptions::new("disk".parse().unwrap()) };
-    let id = ops::backup(&store, &ComputedImage, &options, &NoProgress).unwrap().id;
-    check("the first backup");
-    let stats = ops::backup(&store, &ComputedImage, &options, &NoProgress).unwrap();
+    let id = ops::backup(&store, &image, &options, &NoProgress).unwrap().id;
+    check_memory("the first backup");
+    let stats = ops::backup(&store, &image, &options, &NoProgress).unwrap();
     assert_eq!(stats.statistics.new_chunks, 0);
-    check("a backup without changes");
+    check_memory("a backup without changes");
     let options = RestoreOptions { threads, ..RestoreOptions::default() };
-    ops::restore(&store, &id, &ComputedImage, &options, &NoProgress).unwrap();
-    check("a restore");
+    ops::restore(&store, &id, &image, &options, &NoProgress).unwrap();
+    check_memory("a restore");
     let options = VerifyOptions { threads };
     assert!(ops::verify(&store, &[id], &options, &NoProgress).unwrap().is_sound());
-    check("a verification");
+    check_memory("a verification");
     let reader = ImageReader::open(&store, &id).unwrap();
     let mut numbers = Numbers(1);
     let (mut found, mut expected) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     for _ in 0..2000 {
-        let offset = numbers.below(ComputedImage::LEN - (64 << 10));
+        let offset = numbers.below(image.len - (64 << 10));
         reader.read_exact_at(&mut found, offset).unwrap();
-        Source::read_exact_at(&ComputedImage, &mut expected, offset).unwrap();
+        Source::read_exact_at(&image, &mut expected, offset).unwrap();
         assert!(found == expected);
     }
-    check("random reads");
+    check_memory("random reads");
 }

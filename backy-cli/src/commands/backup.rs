@@ -47,7 +47,7 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     };
     let source_name = BackupDirectory::open(path)?.source_name()?;
     let source_name = source_name.expect("there is a configuration, or it was just written");
-    let options = BackupOptions { source_name, tags, threads: None };
+    let options = BackupOptions { tags, ..BackupOptions::new(source_name) };
     let stats = ops::backup(&store, &source, &options, &ui.progress())?;
     for warning in &stats.warnings {
         ui.warning(warning);

@@ -34,7 +34,7 @@ use crate::storage::{Existing, LocalStorage};
 use crate::vfs::LockMode;
 
 /// Memory in bytes that redb may use for its pages while the index is open.
-const CACHE_LEN: usize = 24 << 20;
+pub(crate) const CACHE_LEN: usize = 24 << 20;
 
 /// How often a damaged index is rebuilt for one call before giving up.
 const REBUILD_ATTEMPTS: u32 = 2;

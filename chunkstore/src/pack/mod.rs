@@ -4,4 +4,4 @@ mod reader;
 mod writer;
 
 pub(crate) use reader::{PackContents, read_contents, read_record, read_record_header};
-pub(crate) use writer::{PackWriter, SealedPack};
+pub(crate) use writer::{PackWriter, SealedPack, WRITE_BUFFER_LEN};

@@ -8,9 +8,10 @@ use crate::id::{ChunkId, PackId};
 use crate::limits::{PACK_LEN_MAX, PACK_RECORD_COUNT_MAX};
 use crate::storage::{ObjectKey, Storage, Upload};
 use crate::units::PackOffset;
+use crate::vfs::AlignedBuffer;
 
-/// Bytes that are collected before they are written.
-const WRITE_BUFFER_LEN: usize = 1 << 20;
+/// Bytes that are collected before they are written: so many at once keep a disk busy.
+pub(crate) const WRITE_BUFFER_LEN: usize = 2 << 20;
 
 /// A pack that is durable under its name.
 #[derive(Clone, Debug)]
@@ -26,7 +27,8 @@ pub(crate) struct SealedPack {
 pub(crate) struct PackWriter {
     upload: Box<dyn Upload>,
     header: PackHeader,
-    buffer: Vec<u8>,
+    /// What is not written yet. Begins at a multiple of its capacity, so that full buffers can be written directly.
+    buffer: AlignedBuffer,
     hasher: blake3::Hasher,
     records: Vec<FooterRecord>,
     len: u64,
@@ -37,7 +39,7 @@ impl PackWriter {
         let mut writer = Self {
             upload: storage.upload()?,
             header,
-            buffer: Vec::with_capacity(WRITE_BUFFER_LEN),
+            buffer: AlignedBuffer::new(WRITE_BUFFER_LEN),
             hasher: blake3::Hasher::new(),
             records: Vec::new(),
             len: 0,
@@ -50,6 +52,11 @@ impl PackWriter {
     /// Returns the length that the file would have if it was sealed now.
     pub(crate) fn file_len(&self) -> u64 {
         self.len + footer_len(self.records.len())
+    }
+
+    /// Returns how many records there are.
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.len()
     }
 
     /// Returns whether a record with a payload of this length still fits.
@@ -97,17 +104,18 @@ impl PackWriter {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        if WRITE_BUFFER_LEN < self.buffer.len() + bytes.len() {
+        let mut rest = self.buffer.fill(bytes);
+        while self.buffer.is_full() {
             self.flush()?;
+            rest = self.buffer.fill(rest);
         }
-        self.buffer.extend_from_slice(bytes);
         self.len += bytes.len() as u64;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.hasher.update(&self.buffer);
-        self.upload.append(&self.buffer)?;
+        self.hasher.update(self.buffer.as_slice());
+        self.upload.append(self.buffer.as_slice())?;
         self.buffer.clear();
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::vfs::simulated::SimulatedVfs;
-use crate::vfs::{Entry, EntryKind, LockMode, Vfs, VfsFile, read_file};
+use crate::vfs::{ALIGNMENT, AlignedBuffer, Entry, EntryKind, LockMode, Vfs, VfsFile, read_file};
 
 /// Makes a test for each implementation of each behaviour: a function of a file system and an
 /// empty directory in it.
@@ -36,6 +36,7 @@ behaviours![
     directory_is_not_a_file,
     file_is_not_a_directory,
     write_reads_back_and_gaps_are_zero,
+    bulk_write_reads_back_aligned_or_not,
     read_past_the_end_fails,
     set_len_cuts_and_extends_by_zeros,
     file_opened_for_reading_cannot_be_written,
@@ -132,6 +133,29 @@ fn write_reads_back_and_gaps_are_zero(vfs: &dyn Vfs, root: &Path) {
     assert_eq!(&middle, b"\0xy");
 }
 
+fn bulk_write_reads_back_aligned_or_not(vfs: &dyn Vfs, root: &Path) {
+    let path = root.join("file");
+    let file = vfs.create_new(&path).unwrap();
+    let mut expected = Vec::new();
+    // Whole blocks, then blocks and a part of one, then what begins within a block.
+    for (byte, len) in [(1, 2 * ALIGNMENT), (2, ALIGNMENT + 100), (3, 3 * ALIGNMENT), (4, 7)] {
+        let mut buffer = AlignedBuffer::new(len);
+        assert!(buffer.fill(&vec![byte; len]).is_empty());
+        file.write_bulk_at(buffer.as_slice(), expected.len() as u64).unwrap();
+        expected.extend_from_slice(buffer.as_slice());
+        assert!(content(vfs, &path) == expected, "{len} bytes");
+    }
+    // What was written and read before is replaced, also for who has it open.
+    let mut buffer = AlignedBuffer::new(ALIGNMENT);
+    assert!(buffer.fill(&[5; ALIGNMENT]).is_empty());
+    file.write_bulk_at(buffer.as_slice(), ALIGNMENT as u64).unwrap();
+    expected[ALIGNMENT..2 * ALIGNMENT].fill(5);
+    file.sync_data().unwrap();
+    let mut found = vec![0; expected.len()];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found == expected && content(vfs, &path) == expected);
+}
+
 fn read_past_the_end_fails(vfs: &dyn Vfs, root: &Path) {
     let file = create(vfs, &root.join("file"), b"abc");
     assert_eq!(kind(file.read_exact_at(&mut [0; 3], 1)), ErrorKind::UnexpectedEof);
@@ -153,6 +177,9 @@ fn file_opened_for_reading_cannot_be_written(vfs: &dyn Vfs, root: &Path) {
     drop(create(vfs, &path, b"abc"));
     let file = vfs.open(&path, false).unwrap();
     assert!(file.write_all_at(b"x", 0).is_err());
+    let mut buffer = AlignedBuffer::new(ALIGNMENT);
+    assert!(buffer.fill(&[1; ALIGNMENT]).is_empty());
+    assert!(file.write_bulk_at(buffer.as_slice(), 0).is_err());
     assert!(file.set_len(0).is_err());
     assert_eq!(content(vfs, &path), b"abc");
 }

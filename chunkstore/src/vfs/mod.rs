@@ -10,11 +10,14 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod aligned;
 #[cfg(test)]
 mod behaviour;
 pub mod real;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
+
+pub use aligned::{ALIGNMENT, AlignedBuffer};
 
 /// Whether a lock admits others of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,6 +176,17 @@ pub trait VfsFile: Debug + Send + Sync {
     ///
     /// Those of the file system; any part of `bytes` may then be written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Does what [`Self::write_all_at`] does, for bytes that nobody will read soon. Where the system can, they go to
+    /// the medium without a copy in memory; that takes an [`AlignedBuffer`] and an `offset` that is a multiple of
+    /// [`ALIGNMENT`]. They are no more durable than others.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; any part of `bytes` may then be written.
+    fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
 
     /// Cuts the file or extends it by zeros.
     ///

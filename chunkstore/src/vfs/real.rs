@@ -5,8 +5,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
@@ -15,7 +17,7 @@ use rustix::rand::GetRandomFlags;
 
 use crate::environment::{Clock, Entropy, Identity};
 use crate::time::Timestamp;
-use crate::vfs::{Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock};
+use crate::vfs::{ALIGNMENT, Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock};
 
 /// Permissions of a new file, before the umask.
 const FILE_MODE: u32 = 0o640;
@@ -46,11 +48,13 @@ impl Vfs for RealVfs {
             .create_new(true)
             .mode(FILE_MODE)
             .open(path)?;
-        Ok(Box::new(RealFile { file }))
+        Ok(Box::new(RealFile { file, direct: OnceLock::new() }))
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn VfsFile>> {
-        Ok(Box::new(RealFile { file: open_regular(path, writable)? }))
+        // Nothing is written in bulk to files that are there already.
+        let direct = OnceLock::from(None);
+        Ok(Box::new(RealFile { file: open_regular(path, writable)?, direct }))
     }
 
     fn file_len(&self, path: &Path) -> io::Result<u64> {
@@ -144,6 +148,34 @@ impl Vfs for RealVfs {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    /// The same file once more, past the page cache; `None` where the file system has no such way.
+    direct: OnceLock<Option<File>>,
+}
+
+impl RealFile {
+    /// Writes the beginning of `bytes` past the page cache and returns how much of it. Nothing if that is not possible
+    /// here; what is wrong with the file or the medium is then found out by writing as usual.
+    fn write_direct(&self, bytes: &[u8], offset: u64) -> usize {
+        let is_aligned = bytes.as_ptr().align_offset(ALIGNMENT) == 0
+            && offset.is_multiple_of(ALIGNMENT as u64)
+            && ALIGNMENT <= bytes.len();
+        if !is_aligned {
+            return 0;
+        }
+        let Some(file) = self.direct.get_or_init(|| reopen_direct(&self.file).ok()) else {
+            return 0;
+        };
+        let whole_blocks = bytes.len() - bytes.len() % ALIGNMENT;
+        let mut written = 0;
+        while written < whole_blocks {
+            match file.write_at(&bytes[written..whole_blocks], offset + written as u64) {
+                Ok(count) if 0 < count => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        written
+    }
 }
 
 impl VfsFile for RealFile {
@@ -157,6 +189,11 @@ impl VfsFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let written = self.write_direct(bytes, offset);
+        self.write_all_at(&bytes[written..], offset + written as u64)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -266,6 +303,12 @@ fn open_regular(path: &Path, writable: bool) -> io::Result<File> {
         .open(path)?;
     refuse_all_but_files(&file.metadata()?)?;
     Ok(file)
+}
+
+/// Opens an open file once more, for writing past the page cache. Its name is not looked at: it may be another file's.
+fn reopen_direct(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().write(true).custom_flags(custom_flags(OFlags::DIRECT)).open(path)
 }
 
 /// Refuses what is not a regular file.

@@ -187,6 +187,23 @@ fn device_full_of_other_bytes_is_overwritten() {
 }
 
 #[test]
+fn chunks_of_extreme_lengths_are_backed_up_in_bounded_memory() {
+    for (lengths, len) in [("64,256,1KiB", 96 << 20), ("1MiB,4MiB,16MiB", 300 << 20)] {
+        let scene = Scene::new();
+        scene.succeeds(["init", "file", IMAGE, "--chunk-size", lengths]);
+        for seed in [1, 2] {
+            // Half of it shrinks. Nothing of the second one is predicted by the first.
+            let mut bytes = random_bytes(len, seed);
+            bytes.chunks_exact_mut(8192).for_each(|block| block[4096..].fill(7));
+            scene.write(IMAGE, bytes);
+            for _ in 0..2 {
+                run(&scene, &["backup"]);
+            }
+        }
+    }
+}
+
+#[test]
 fn terabyte_with_three_islands_takes_seconds_and_kilobytes() {
     const LEN: u64 = 1 << 40;
     const ISLAND_LEN: u64 = 300_000;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::Sender;
 
 use super::compression_failed;
+use crate::budget::{Budget, Share};
 use crate::compression::Compressor;
 use crate::error::{Error, Result};
 use crate::format::{BackupStatistics, Codec, ObjectKind};
@@ -20,8 +21,13 @@ use crate::limits::CHUNK_LEN_MAX;
 use crate::pack::read_record_header;
 use crate::store::Store;
 
-/// Plain bytes that a worker collects before it asks the index.
-const BATCH_LEN: usize = 8 << 20;
+/// Plain bytes that a worker collects before it asks the index, and chunks. A longer chunk is a batch of its
+/// own, and not collected.
+pub(super) const BATCH_LEN: usize = 8 << 20;
+pub(super) const BATCH_COUNT_MAX: usize = 8 << 10;
+
+/// Stored bytes that a worker collects before it hands them over.
+pub(super) const PARCEL_LEN: usize = 1 << 20;
 
 /// A chunk in its stored form, on its way to a pack.
 #[derive(Debug)]
@@ -33,14 +39,25 @@ pub(super) struct NewChunk {
     pub(super) payload: Vec<u8>,
 }
 
+/// New chunks on their way to the pack writer, with the memory that they take.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) chunks: Vec<NewChunk>,
+    pub(super) _share: Share,
+}
+
 /// Ids of chunks that are on their way to the index, with their plain lengths.
 pub(super) type Claims = Arc<Mutex<HashMap<ChunkId, u32>>>;
 
 /// Where workers hand over new chunks. The pack threads end when all of them are gone.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkWriter {
-    pub(super) sender: Sender<NewChunk>,
+    pub(super) sender: Sender<Parcel>,
+    /// What parcels are taken from. It is closed when the pack threads end.
+    pub(super) budget: Budget,
     pub(super) claims: Claims,
+    /// Held by who asks the index: one at a time needs memory for it.
+    pub(super) index_turn: Arc<Mutex<()>>,
     /// Session of the backup.
     pub(super) session: SessionId,
     /// Whether chunks are written although the store has them, unless this very backup has written them.
@@ -55,6 +72,9 @@ pub(super) struct Worker<'a> {
     compressor: Compressor,
     batch: Vec<(ObjectKind, ChunkId, Range<usize>)>,
     plain: Vec<u8>,
+    /// New chunks, and what they take.
+    parcel: Vec<NewChunk>,
+    parcel_len: usize,
     reused_bytes: u64,
     reused_chunks: u64,
 }
@@ -68,6 +88,8 @@ impl<'a> Worker<'a> {
             compressor: Compressor::new(level).map_err(compression_failed)?,
             batch: Vec::new(),
             plain: Vec::new(),
+            parcel: Vec::new(),
+            parcel_len: 0,
             reused_bytes: 0,
             reused_chunks: 0,
         })
@@ -86,17 +108,23 @@ impl<'a> Worker<'a> {
         id: ChunkId,
         plain: &[u8],
     ) -> Result<()> {
+        if BATCH_LEN < self.plain.len() + plain.len() || BATCH_COUNT_MAX <= self.batch.len() {
+            self.flush()?;
+        }
+        if BATCH_LEN < plain.len() {
+            return self.store_batch(&[(kind, id, 0..plain.len())], plain);
+        }
         let start = self.plain.len();
+        self.plain.reserve_exact(BATCH_LEN - start);
         self.plain.extend_from_slice(plain);
         self.batch.push((kind, id, start..self.plain.len()));
-        if BATCH_LEN <= self.plain.len() { self.flush() } else { Ok(()) }
+        Ok(())
     }
 
     /// Makes sure that the store has a page or a root, and returns its id.
     pub(super) fn store_list(&mut self, kind: ObjectKind, plain: &[u8]) -> Result<ChunkId> {
         if (CHUNK_LEN_MAX as usize) < plain.len() {
-            let what = "the image is too large for chunks as small as those of this store";
-            return Err(Error::InvalidOption { what: what.to_owned() });
+            return Err(too_many_chunks());
         }
         let id = kind.chunk_id(plain);
         self.store_chunk(kind, id, plain)?;
@@ -106,6 +134,7 @@ impl<'a> Worker<'a> {
     /// Hands over what is left and adds to the statistics.
     pub(super) fn finish(mut self, statistics: &mut BackupStatistics) -> Result<()> {
         self.flush()?;
+        self.send_parcel()?;
         statistics.reused_bytes += self.reused_bytes;
         statistics.reused_chunks += self.reused_chunks;
         Ok(())
@@ -114,8 +143,22 @@ impl<'a> Worker<'a> {
     fn flush(&mut self) -> Result<()> {
         let batch = mem::take(&mut self.batch);
         let plain = mem::take(&mut self.plain);
-        let claimed = self.claim(&batch)?;
-        let locations = self.locate(&batch, &claimed)?;
+        self.store_batch(&batch, &plain)?;
+        // Keep the buffers for the next batch.
+        self.batch = batch;
+        self.batch.clear();
+        self.plain = plain;
+        self.plain.clear();
+        Ok(())
+    }
+
+    fn store_batch(
+        &mut self,
+        batch: &[(ObjectKind, ChunkId, Range<usize>)],
+        plain: &[u8],
+    ) -> Result<()> {
+        let claimed = self.claim(batch)?;
+        let locations = self.locate(batch, &claimed)?;
         let mut claimed = claimed.into_iter().zip(locations);
         let mut next = claimed.next();
         for (index, (kind, id, range)) in batch.iter().enumerate() {
@@ -138,11 +181,6 @@ impl<'a> Worker<'a> {
                 (false, _) => self.hand_over(*kind, *id, bytes)?,
             }
         }
-        // Keep the buffers for the next batch.
-        self.batch = batch;
-        self.batch.clear();
-        self.plain = plain;
-        self.plain.clear();
         Ok(())
     }
 
@@ -174,6 +212,7 @@ impl<'a> Worker<'a> {
         if claimed.is_empty() {
             return Ok(Vec::new());
         }
+        let _turn = self.writer.index_turn.lock().unwrap_or_else(PoisonError::into_inner);
         let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].1).collect();
         let locations = self.store.index().view_current(|view| view.locate(&ids))?;
         if !self.writer.rewrites_all {
@@ -211,21 +250,40 @@ impl<'a> Worker<'a> {
         Ok(true)
     }
 
-    /// Compresses a new chunk and sends it to the pack writer; waits if that is behind.
+    /// Compresses a new chunk and puts it into the parcel.
     fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
         let mut payload = Vec::new();
         let codec =
             self.compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
         payload.shrink_to_fit();
         let plain_len = chunk_len(plain.len())?;
-        let chunk = NewChunk { kind, codec, id, plain_len, payload };
+        let len = payload.len() + size_of::<NewChunk>();
+        // A long chunk does not wait for others, and does not add to them.
+        if PARCEL_LEN < self.parcel_len + len {
+            self.send_parcel()?;
+        }
+        self.parcel_len += len;
+        self.parcel.push(NewChunk { kind, codec, id, plain_len, payload });
+        if PARCEL_LEN <= self.parcel_len { self.send_parcel() } else { Ok(()) }
+    }
+
+    /// Hands the parcel over to the pack writer; waits if that is behind.
+    fn send_parcel(&mut self) -> Result<()> {
+        let (chunks, len) = (mem::take(&mut self.parcel), mem::take(&mut self.parcel_len));
         // The pack threads are gone only after an error of their own, which is the one to report.
-        self.writer.sender.send(chunk).map_err(|_| Error::Cancelled)
+        let share = self.writer.budget.take(len).ok_or(Error::Cancelled)?;
+        self.writer.sender.send(Parcel { chunks, _share: share }).map_err(|_| Error::Cancelled)
     }
 
     fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<ChunkId, u32>> {
         self.writer.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says that a page or a root would be longer than a chunk.
+pub(super) fn too_many_chunks() -> Error {
+    let what = "the image is too large for chunks as small as those of this store";
+    Error::InvalidOption { what: what.to_owned() }
 }
 
 fn chunk_len(len: usize) -> Result<u32> {

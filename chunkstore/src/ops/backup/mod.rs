@@ -6,6 +6,7 @@
 
 mod change_list;
 mod chunk_writer;
+mod memory;
 mod pack_pipeline;
 mod parent;
 mod span;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use self::chunk_writer::{ChunkWriter, Worker};
+use self::memory::{Memory, PageBounds};
 use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
 use self::span::SpanJob;
@@ -25,8 +27,8 @@ use crate::error::{Error, Result};
 use crate::format::{
     BackupStatistics, ObjectKind, RevisionKind, RevisionRecord, Root, SessionKind, SpanRef, is_tag,
 };
-use crate::id::{RevisionId, SourceName};
-use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::id::{ChunkId, RevisionId, SourceName};
+use crate::limits::{BACKUP_MEMORY_DEFAULT, IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::session::Session;
@@ -56,13 +58,16 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Threads that cut and compress; as many as there are processors if `None`.
     pub threads: Option<NonZero<usize>>,
+    /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
+    /// the allocator take more.
+    pub memory: usize,
 }
 
 impl BackupOptions {
     /// Returns the usual options for a source.
     #[must_use]
     pub fn new(source_name: SourceName) -> Self {
-        Self { source_name, tags: Vec::new(), threads: None }
+        Self { source_name, tags: Vec::new(), threads: None, memory: BACKUP_MEMORY_DEFAULT }
     }
 }
 
@@ -79,6 +84,8 @@ pub struct BackupStats {
     pub statistics: BackupStatistics,
     /// What a person should know although the revision is complete.
     pub warnings: Vec<String>,
+    /// Most bytes of [`BackupOptions::memory`] that were set aside at once.
+    pub memory_peak: usize,
 }
 
 /// Makes one revision of `source`, or none: it is durable when the call returns.
@@ -129,15 +136,8 @@ pub fn backup(
     let (parent, session) = begin(store, options, &mut warnings)?;
 
     progress.begin(Phase::Backup, Some(source.len()));
-    let run = Run {
-        store,
-        source,
-        progress,
-        parent: &parent,
-        session: &session,
-        threads: options.threads,
-    };
-    let (root, mut statistics) = run.write_chunks(&mut warnings)?;
+    let run = Run { store, source, progress, parent: &parent, session: &session, options };
+    let Chunked { root, mut statistics, memory_peak } = run.write_chunks(&mut warnings)?;
     warnings.extend(source.finish()?);
     progress.end();
 
@@ -172,7 +172,7 @@ pub fn backup(
     }
     session.finish();
     let (id, parent, size) = (record.id, record.parent, record.size);
-    Ok(BackupStats { id, parent, size, statistics, warnings })
+    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak })
 }
 
 /// Refuses what could not be stored, before anything is read.
@@ -223,6 +223,13 @@ fn begin(
     }
 }
 
+/// What all chunks of an image have become.
+struct Chunked {
+    root: ChunkId,
+    statistics: BackupStatistics,
+    memory_peak: usize,
+}
+
 /// What all workers of one backup share.
 #[derive(Clone, Copy)]
 struct Run<'a> {
@@ -231,7 +238,7 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     parent: &'a Parent,
     session: &'a Session,
-    threads: Option<NonZero<usize>>,
+    options: &'a BackupOptions,
 }
 
 impl Run<'_> {
@@ -239,16 +246,29 @@ impl Run<'_> {
     fn write_chunks(
         &self,
         warnings: &mut Vec<String>,
-    ) -> std::result::Result<(crate::id::ChunkId, BackupStatistics), BackupError> {
+    ) -> std::result::Result<Chunked, BackupError> {
         let span_len = Root::span_len_for(self.source.len());
         let span_count = usize::try_from(self.source.len().div_ceil(span_len))
             .expect("a root has at most 2^18 spans");
         debug_assert!(span_count <= ROOT_SPAN_COUNT_MAX as usize);
         let plan = change_list::plan(self, span_len, span_count, warnings)?;
-        let pipeline = PackPipeline::new(self.store, self.session, self.parent.rewrites_all);
+        let page = PageBounds::new(self.store.chunking(), span_len);
+        let memory = Memory::divide(
+            self.options.memory,
+            self.options.threads,
+            self.store.chunking(),
+            self.store.config().compression_level,
+            page,
+        )?;
+        let pipeline = PackPipeline::new(
+            self.store,
+            self.session,
+            self.parent.rewrites_all,
+            memory.budget.clone(),
+        );
         thread::scope(|scope| {
             let (writer, pack_threads) = pipeline.start(scope);
-            let worked = self.cut_spans(&writer, span_len, plan);
+            let worked = self.cut_spans(&writer, memory.worker_count, page, span_len, plan);
             let worked = worked.and_then(|(spans, mut statistics)| {
                 let root = Root { image_len: self.source.len(), span_len, spans };
                 let id = Worker::new(self.store, &writer)
@@ -264,11 +284,11 @@ impl Run<'_> {
             let written = pack_threads.join();
             // An error of the pack threads is the cause of the workers' failing to hand over.
             let written = written.map_err(BackupError::Store)?;
-            let (id, mut statistics) = worked?;
+            let (root, mut statistics) = worked?;
             statistics.new_bytes = written.new_bytes;
             statistics.new_chunks = written.new_chunks;
             statistics.stored_bytes = written.stored_bytes;
-            Ok((id, statistics))
+            Ok(Chunked { root, statistics, memory_peak: memory.budget.peak() })
         })
     }
 
@@ -276,6 +296,8 @@ impl Run<'_> {
     fn cut_spans(
         &self,
         writer: &ChunkWriter,
+        worker_count: NonZero<usize>,
+        page: PageBounds,
         span_len: u64,
         plan: Vec<Option<SpanRef>>,
     ) -> std::result::Result<(Vec<SpanRef>, BackupStatistics), BackupError> {
@@ -293,7 +315,7 @@ impl Run<'_> {
         let is_over = AtomicBool::new(false);
         let cutter = Cutter::new(self.store.chunking());
         let work = || -> std::result::Result<(), BackupError> {
-            let mut job = SpanJob::new(self, &cutter, writer, &is_over)?;
+            let mut job = SpanJob::new(self, &cutter, writer, &is_over, page)?;
             while !is_over.load(Ordering::Relaxed)
                 && let Some(span) = to_read.get(next.fetch_add(1, Ordering::Relaxed))
             {
@@ -311,7 +333,9 @@ impl Run<'_> {
             Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        on_threads(self.threads, to_read.len(), work).into_iter().fold(Ok(()), first_cause)?;
+        on_threads(Some(worker_count), to_read.len(), work)
+            .into_iter()
+            .fold(Ok(()), first_cause)?;
         let (spans, statistics) = results.into_inner().expect("no holder of this lock panics");
         let spans = spans.into_iter().collect::<Option<Vec<_>>>();
         let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;

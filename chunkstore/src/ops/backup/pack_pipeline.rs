@@ -3,12 +3,13 @@
 //! Two threads: one appends, one seals. A pack enters the index only after it is durable under its name, and a
 //! claim ends only after the index has the chunk.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::chunk_writer::{ChunkWriter, Claims, NewChunk};
+use super::chunk_writer::{ChunkWriter, Claims, NewChunk, Parcel};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PackHeader, PackKind};
 use crate::index::PackRow;
@@ -20,8 +21,11 @@ use crate::store::Store;
 /// Length in bytes at which a pack is sealed. One sync for each of these, and one object on a remote storage.
 const PACK_LEN_TARGET: u64 = 64 << 20;
 
-/// Stored bytes that may wait for the pack writer.
-const QUEUE_LEN: usize = 8 << 20;
+/// Records at which a pack is sealed, however short it is: their table is in memory until then.
+pub(super) const PACK_RECORD_COUNT_TARGET: usize = 32 << 10;
+
+/// Packs that are not sealed yet: one of each kind open, one waiting, one being sealed.
+pub(super) const PACK_COUNT_MAX: usize = 4;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,12 +35,26 @@ pub(super) struct Written {
     pub(super) stored_bytes: u64,
 }
 
+impl Written {
+    /// Appends a chunk to a pack and counts it.
+    fn add(&mut self, chunk: &NewChunk, pack: &mut PackWriter) -> Result<()> {
+        let NewChunk { kind, codec, id, plain_len, ref payload } = *chunk;
+        self.stored_bytes += pack.append_record(kind, codec, id, plain_len, payload)?;
+        if kind == ObjectKind::Data {
+            self.new_bytes += u64::from(plain_len);
+            self.new_chunks += 1;
+        }
+        Ok(())
+    }
+}
+
 /// What the pack threads share.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct PackPipeline<'a> {
     store: &'a Store,
     session: &'a Session,
     rewrites_all: bool,
+    budget: Budget,
 }
 
 /// The running pack threads.
@@ -57,8 +75,14 @@ impl PackThreads<'_> {
 }
 
 impl<'a> PackPipeline<'a> {
-    pub(super) fn new(store: &'a Store, session: &'a Session, rewrites_all: bool) -> Self {
-        Self { store, session, rewrites_all }
+    /// Chunks on their way to a pack are taken from `budget`.
+    pub(super) fn new(
+        store: &'a Store,
+        session: &'a Session,
+        rewrites_all: bool,
+        budget: Budget,
+    ) -> Self {
+        Self { store, session, rewrites_all, budget }
     }
 
     /// Starts the threads. They end when all clones of the returned writer are gone.
@@ -69,53 +93,48 @@ impl<'a> PackPipeline<'a> {
     where
         'a: 'scope,
     {
-        let chunk_len_max = self.store.chunking().max() as usize;
-        let (sender, receiver) = bounded((QUEUE_LEN / chunk_len_max).max(1));
+        // Bounded by the memory of the parcels.
+        let (sender, receiver) = unbounded();
         let (full_packs, packs_to_seal) = bounded(1);
         let claims = Claims::default();
         let writer = ChunkWriter {
             sender,
+            budget: self.budget.clone(),
             claims: Claims::clone(&claims),
+            index_turn: Arc::default(),
             session: self.session.record.id,
             rewrites_all: self.rewrites_all,
         };
-        let appending = scope.spawn(move || self.append(&receiver, &full_packs));
-        let sealing = scope.spawn(move || self.seal(&packs_to_seal, &claims));
+        let other = self.clone();
+        let appending = scope.spawn(move || {
+            // Nobody may wait for this thread when it has ended, whatever ended it.
+            let _closing = CloseOnDrop(&self.budget);
+            self.append(&receiver, &full_packs)
+        });
+        let sealing = scope.spawn(move || other.seal(&packs_to_seal, &claims));
         (writer, PackThreads { appending, sealing })
     }
 
     fn append(
         &self,
-        chunks: &Receiver<NewChunk>,
+        parcels: &Receiver<Parcel>,
         full_packs: &Sender<PackWriter>,
     ) -> Result<Written> {
         let mut written = Written::default();
         let mut open: [Option<PackWriter>; 2] = [None, None];
-        for chunk in chunks {
-            let kind = chunk.kind.pack_kind();
-            let slot = &mut open[usize::from(kind == PackKind::List)];
-            let is_full = |pack: &PackWriter| {
-                PACK_LEN_TARGET <= pack.file_len() || !pack.has_room_for(chunk.payload.len())
-            };
-            if slot.as_ref().is_some_and(is_full)
-                && let Some(full) = slot.take()
-            {
-                full_packs.send(full).map_err(|_| Error::Cancelled)?;
-            }
-            let pack = match slot {
-                Some(pack) => pack,
-                None => slot.insert(self.begin_pack(kind)?),
-            };
-            written.stored_bytes += pack.append_record(
-                chunk.kind,
-                chunk.codec,
-                chunk.id,
-                chunk.plain_len,
-                &chunk.payload,
-            )?;
-            if chunk.kind == ObjectKind::Data {
-                written.new_bytes += u64::from(chunk.plain_len);
-                written.new_chunks += 1;
+        for parcel in parcels {
+            for chunk in &parcel.chunks {
+                let slot = &mut open[usize::from(chunk.kind.pack_kind() == PackKind::List)];
+                if slot.as_ref().is_some_and(|pack| is_full_for(pack, chunk))
+                    && let Some(full) = slot.take()
+                {
+                    full_packs.send(full).map_err(|_| Error::Cancelled)?;
+                }
+                let pack = match slot {
+                    Some(pack) => pack,
+                    None => slot.insert(self.begin_pack(chunk.kind.pack_kind())?),
+                };
+                written.add(chunk, pack)?;
             }
         }
         for pack in open.into_iter().flatten() {
@@ -149,6 +168,21 @@ impl<'a> PackPipeline<'a> {
             }
         }
         Ok(())
+    }
+}
+
+fn is_full_for(pack: &PackWriter, chunk: &NewChunk) -> bool {
+    PACK_LEN_TARGET <= pack.file_len()
+        || PACK_RECORD_COUNT_TARGET <= pack.record_count()
+        || !pack.has_room_for(chunk.payload.len())
+}
+
+/// Ends all waiting for memory.
+struct CloseOnDrop<'a>(&'a Budget);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::chunk_writer::{ChunkWriter, Worker};
+use super::chunk_writer::{ChunkWriter, Worker, too_many_chunks};
+use super::memory::PageBounds;
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
 use crate::chunking::{Cutter, EntrySink, Piece, SpanInput, chunk_span};
@@ -12,13 +13,14 @@ use crate::format::{BackupStatistics, ObjectKind, Page, PageEntry, SpanRef};
 use crate::id::ChunkId;
 
 /// Bytes that are read at once, or a little more: fits into the cache of a core.
-const WINDOW_LEN: usize = 1 << 20;
+pub(super) const WINDOW_LEN: usize = 1 << 20;
 
 /// What one worker needs for its spans.
 pub(super) struct SpanJob<'a> {
     run: &'a Run<'a>,
     cutter: &'a Cutter,
     is_over: &'a AtomicBool,
+    page: PageBounds,
     worker: Worker<'a>,
     reader: ChunkReader,
     read_bytes: u64,
@@ -33,11 +35,13 @@ impl<'a> SpanJob<'a> {
         cutter: &'a Cutter,
         writer: &'a ChunkWriter,
         is_over: &'a AtomicBool,
+        page: PageBounds,
     ) -> Result<Self, Error> {
         Ok(Self {
             run,
             cutter,
             is_over,
+            page,
             worker: Worker::new(run.store, writer)?,
             reader: ChunkReader::new(run.store),
             read_bytes: 0,
@@ -63,6 +67,7 @@ impl<'a> SpanJob<'a> {
             worker: &mut self.worker,
             relies_on_parent: self.run.parent.is_complete,
             entries: Vec::new(),
+            entry_count_max: self.page.entry_count_max,
         };
         chunk_span(self.cutter, &mut input, &predicted, &mut sink)?;
         let entries = sink.entries;
@@ -79,8 +84,11 @@ impl<'a> SpanJob<'a> {
         {
             return Ok(*unchanged);
         }
+        drop(predicted);
         let page = Page { entries };
-        let id = self.worker.store_list(ObjectKind::Page, &page.encode())?;
+        let encoded = page.encode();
+        drop(page);
+        let id = self.worker.store_list(ObjectKind::Page, &encoded)?;
         Ok(SpanRef::Page(id))
     }
 
@@ -167,6 +175,17 @@ struct PageSink<'job, 'a> {
     worker: &'job mut Worker<'a>,
     relies_on_parent: bool,
     entries: Vec<PageEntry>,
+    entry_count_max: usize,
+}
+
+impl PageSink<'_, '_> {
+    fn push(&mut self, entry: PageEntry) -> Result<(), BackupError> {
+        if self.entry_count_max <= self.entries.len() {
+            return Err(BackupError::Store(too_many_chunks()));
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
 }
 
 impl EntrySink for PageSink<'_, '_> {
@@ -174,7 +193,7 @@ impl EntrySink for PageSink<'_, '_> {
 
     fn data(&mut self, id: ChunkId, bytes: &[u8], predicted: bool) -> Result<(), BackupError> {
         let len = u32::try_from(bytes.len()).expect("a chunk has at most 16 MiB");
-        self.entries.push(PageEntry::Data { len, id });
+        self.push(PageEntry::Data { len, id })?;
         if predicted && self.relies_on_parent {
             self.worker.reuse(u64::from(len));
             return Ok(());
@@ -183,7 +202,6 @@ impl EntrySink for PageSink<'_, '_> {
     }
 
     fn zeros(&mut self, len: u64) -> Result<(), BackupError> {
-        self.entries.push(PageEntry::Zero { len });
-        Ok(())
+        self.push(PageEntry::Zero { len })
     }
 }
