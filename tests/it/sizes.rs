@@ -377,7 +377,7 @@ fn child_works_on_a_gibibyte() {
     let options = RestoreOptions { threads, ..RestoreOptions::default() };
     ops::restore(&store, &id, &image, &options, &NoProgress).unwrap();
     check_memory("a restore");
-    let options = VerifyOptions { threads };
+    let options = VerifyOptions { threads, ..VerifyOptions::default() };
     assert!(ops::verify(&store, &[id], &options, &NoProgress).unwrap().is_sound());
     check_memory("a verification");
     let reader = ImageReader::open(&store, &id).unwrap();

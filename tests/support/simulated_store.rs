@@ -97,7 +97,12 @@ pub fn restore(store: &Store, id: &RevisionId) -> Result<Vec<u8>> {
 pub fn verify_all(store: &Store) -> Result<VerifyStats> {
     let history = store.history(None)?;
     let ids: Vec<_> = history.revisions.iter().map(|revision| revision.record.id).collect();
-    ops::verify(store, &ids, &VerifyOptions { threads: ONE_THREAD }, &NoProgress)
+    ops::verify(
+        store,
+        &ids,
+        &VerifyOptions { threads: ONE_THREAD, ..VerifyOptions::default() },
+        &NoProgress,
+    )
 }
 
 /// Purges without grace.

@@ -44,7 +44,7 @@ pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<
         read_back: arguments.verify,
         keep_going: arguments.keep_going,
         delta: arguments.delta,
-        threads: None,
+        ..RestoreOptions::default()
     };
     let id = revision.record.id;
     let stats = ops::restore(&store, &id, target.as_ref(), &options, &ui.progress())?;

@@ -17,7 +17,7 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
     let store = directory.open_store()?;
     let selection = directory.select(&store, &arguments.revision, ui)?;
     let ids = selection.ids();
-    let stats = ops::verify(&store, &ids, &VerifyOptions { threads: None }, &ui.progress())?;
+    let stats = ops::verify(&store, &ids, &VerifyOptions::default(), &ui.progress())?;
     damage::tell(&stats.damaged, ui);
     for (pack, reason) in &stats.damaged_packs {
         ui.warning(&format!("pack {pack} is damaged: {reason}"));

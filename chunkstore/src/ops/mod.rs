@@ -4,6 +4,7 @@ mod backup;
 mod findings;
 mod forget;
 mod info;
+mod page_bounds;
 pub mod purge;
 mod rebuild_index;
 mod restore;

@@ -24,10 +24,8 @@ use crate::budget::{Budget, Share};
 use crate::chunking::ChunkingParams;
 use crate::compression::{Compressor, stored_len_max};
 use crate::error::{Error, Result};
-use crate::format::PageEntry;
-use crate::id::ChunkId;
 use crate::index;
-use crate::limits::{CHUNK_LEN_MAX, ZERO_RUN_LEN_MIN};
+use crate::ops::page_bounds::{ENTRY_LEN, PageBounds};
 use crate::pack::WRITE_BUFFER_LEN;
 
 /// Memory for each record of a pack that is not indexed yet: its row in the table, in the encoded table, its claim.
@@ -35,31 +33,6 @@ const RECORD_MEMORY: usize = 128;
 
 /// Memory for each chunk of a batch: its id and range, its place in the index.
 const BATCH_ENTRY_MEMORY: usize = 256;
-
-/// Memory for an entry of a page; encoded it takes less.
-const ENTRY_LEN: usize = size_of::<PageEntry>();
-
-/// The longest page that describes one span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PageBounds {
-    pub(super) entry_count_max: usize,
-    /// Length in bytes of the encoded form.
-    len_max: usize,
-}
-
-impl PageBounds {
-    /// Returns the bounds for a span of `span_len` bytes.
-    pub(super) fn new(chunking: &ChunkingParams, span_len: u64) -> Self {
-        // A chunk is shorter than the minimum only where a zero run or the span ends it, and a page is a chunk itself:
-        // it has no more entries with ids than ids fit into it.
-        let zero_runs = span_len / ZERO_RUN_LEN_MIN + 1;
-        let chunks = span_len / u64::from(chunking.min()) + zero_runs;
-        let chunks = chunks.min(u64::from(CHUNK_LEN_MAX) / ChunkId::LEN as u64);
-        let entry_count_max = usize::try_from(chunks + zero_runs).unwrap_or(usize::MAX);
-        let len_max = (entry_count_max * ENTRY_LEN).min(CHUNK_LEN_MAX as usize);
-        Self { entry_count_max, len_max }
-    }
-}
 
 /// Memory of a backup, divided.
 #[derive(Debug)]
@@ -129,7 +102,7 @@ fn worker_memory(chunking: &ChunkingParams, level: i32, page: PageBounds) -> usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BACKUP_MEMORY_DEFAULT, SPAN_LEN_MIN};
+    use crate::limits::{MEMORY_DEFAULT, SPAN_LEN_MIN};
 
     fn divide(total: usize, threads: usize, lengths: [u32; 3], level: i32) -> Result<Memory> {
         let chunking = ChunkingParams::new(lengths[0], lengths[1], lengths[2]).unwrap();
@@ -149,9 +122,9 @@ mod tests {
         for lengths in EXTREMES {
             for level in [-7, 1, 12] {
                 for threads in [1, 2, 1000] {
-                    let memory = divide(BACKUP_MEMORY_DEFAULT, threads, lengths, level).unwrap();
+                    let memory = divide(MEMORY_DEFAULT, threads, lengths, level).unwrap();
                     assert!((1..=threads.min(16)).contains(&memory.worker_count.get()));
-                    assert!(memory.budget.peak() < BACKUP_MEMORY_DEFAULT);
+                    assert!(memory.budget.peak() < MEMORY_DEFAULT);
                     let longest = stored_len_max(lengths[2] as usize);
                     assert!(longest < memory.budget.left(), "{lengths:?} at level {level}");
                 }
@@ -162,7 +135,7 @@ mod tests {
     #[test]
     fn usual_chunks_are_worked_on_by_all_of_few_processors() {
         for threads in [1, 2, 4] {
-            let memory = divide(BACKUP_MEMORY_DEFAULT, threads, EXTREMES[2], 1).unwrap();
+            let memory = divide(MEMORY_DEFAULT, threads, EXTREMES[2], 1).unwrap();
             assert_eq!(memory.worker_count.get(), threads);
         }
     }

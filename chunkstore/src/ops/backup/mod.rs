@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use self::chunk_writer::{ChunkWriter, Worker};
-use self::memory::{Memory, PageBounds};
+use self::memory::Memory;
 use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
 use self::span::SpanJob;
@@ -28,7 +28,8 @@ use crate::format::{
     BackupStatistics, ObjectKind, RevisionKind, RevisionRecord, Root, SessionKind, SpanRef, is_tag,
 };
 use crate::id::{ChunkId, RevisionId, SourceName};
-use crate::limits::{BACKUP_MEMORY_DEFAULT, IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::limits::{IMAGE_LEN_MAX, MEMORY_DEFAULT, ROOT_SPAN_COUNT_MAX};
+use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::session::Session;
@@ -67,7 +68,7 @@ impl BackupOptions {
     /// Returns the usual options for a source.
     #[must_use]
     pub fn new(source_name: SourceName) -> Self {
-        Self { source_name, tags: Vec::new(), threads: None, memory: BACKUP_MEMORY_DEFAULT }
+        Self { source_name, tags: Vec::new(), threads: None, memory: MEMORY_DEFAULT }
     }
 }
 

@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunk_writer::{ChunkWriter, Worker, too_many_chunks};
-use super::memory::PageBounds;
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
 use crate::chunking::{Cutter, EntrySink, Piece, SpanInput, chunk_span};
 use crate::error::Error;
 use crate::format::{BackupStatistics, ObjectKind, Page, PageEntry, SpanRef};
 use crate::id::ChunkId;
+use crate::ops::page_bounds::PageBounds;
 
 /// Bytes that are read at once, or a little more: fits into the cache of a core.
 pub(super) const WINDOW_LEN: usize = 1 << 20;

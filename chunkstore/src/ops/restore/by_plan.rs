@@ -1,8 +1,6 @@
 //! Writes an image in the order of storage: spans are surveyed, then their chunks are read pack by pack.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::plan::{Batch, Batches, Placement, Plan};
 use super::run_buffer::RunBuffer;
@@ -23,7 +21,7 @@ pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
         let mut plan = survey::plan(run, &next_span)?;
         plan.sort();
         let batches = plan.batches();
-        run.on_threads(threads(run), plan.placements().len(), || {
+        run.on_threads(run.threads.write, plan.placements().len(), || {
             Worker::new(run).write_batches(&batches)
         })?;
         if run.options.delta {
@@ -33,20 +31,13 @@ pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
     Ok(())
 }
 
-/// Returns how many threads write: the target makes them wait, so there are more than processors.
-fn threads(run: &Run<'_>) -> Option<NonZero<usize>> {
-    let doubled =
-        |count: NonZero<usize>| count.saturating_mul(NonZero::<usize>::MIN.saturating_add(1));
-    run.options.threads.or_else(|| thread::available_parallelism().ok().map(doubled))
-}
-
 /// Compares what was written into a target in place with the ids that belong there. What stayed was compared before.
 fn read_back(run: &Run<'_>, plan: &Plan) -> RestoreResult<()> {
     run.progress.begin(Phase::ReadBack, Some(plan.len_in_image()));
     let lost = run.findings().clone();
     let placements = plan.placements();
     let next = AtomicUsize::new(0);
-    run.on_threads(run.options.threads, placements.len(), || {
+    run.on_threads(run.threads.survey, placements.len(), || {
         let mut check = TargetCheck::new(run.target);
         while run.goes_on()?
             && let Some(placement) = placements.get(next.fetch_add(1, Ordering::Relaxed))

@@ -16,7 +16,7 @@ use crate::image_reader::{check_len, locate_entries};
 use crate::index::Location;
 
 /// Bytes of the image that a thread expands before it writes them, unless one chunk is longer.
-const WINDOW_LEN: u64 = 4 << 20;
+pub(super) const WINDOW_LEN: u64 = 4 << 20;
 
 /// Entries that are looked up in the index at once.
 const LOOKUP_LEN: usize = 8192;
@@ -24,7 +24,7 @@ const LOOKUP_LEN: usize = 8192;
 pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
     let windows = Mutex::new(Windows::new(run));
     let turn = Turn::default();
-    run.on_threads(run.options.threads, run.image.root().spans.len(), || {
+    run.on_threads(run.threads.write, run.image.root().spans.len(), || {
         let _panics_are_noticed = EndsOnPanic(&turn);
         let mut worker = Worker { run, reader: ChunkReader::new(run.store), plain: Vec::new() };
         worker.write_windows(&windows, &turn).inspect_err(|_| turn.end())

@@ -6,6 +6,7 @@
 
 mod by_plan;
 mod in_order;
+mod memory;
 mod plan;
 mod run_buffer;
 mod survey;
@@ -15,6 +16,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use self::memory::Threads;
 use self::target_check::TargetCheck;
 use super::findings::{DamagedChunk, Findings};
 use crate::chunk_reader::ChunkReader;
@@ -22,6 +24,8 @@ use crate::error::{Error, Result};
 use crate::format::{PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::image_reader::ImageReader;
+use crate::limits::MEMORY_DEFAULT;
+use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::store::Store;
@@ -46,7 +50,7 @@ impl RestoreError {
 }
 
 /// How to restore.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RestoreOptions {
     /// Reads the target back and compares it with the revision.
     pub read_back: bool,
@@ -58,6 +62,21 @@ pub struct RestoreOptions {
     /// Threads that read and expand. If `None`, as many as there are processors, and twice as many to write: half of
     /// them wait for the target.
     pub threads: Option<NonZero<usize>>,
+    /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
+    /// the allocator take more.
+    pub memory: usize,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self {
+            read_back: false,
+            keep_going: false,
+            delta: false,
+            threads: None,
+            memory: MEMORY_DEFAULT,
+        }
+    }
 }
 
 /// What a restore did.
@@ -121,6 +140,9 @@ pub fn restore(
         progress.note(&damage.to_string());
     }
     let image = ImageReader::open_as(store, id, SessionKind::Restore)?;
+    let page = PageBounds::new(store.chunking(), image.root().span_len);
+    let divide = if target.is_sequential() { Threads::for_stream } else { Threads::by_plan };
+    let threads = divide(options.memory, options.threads, store.chunking(), page)?;
     target.prepare(image.len())?;
     let run = Run {
         store,
@@ -128,6 +150,7 @@ pub fn restore(
         target,
         options,
         progress,
+        threads,
         is_over: AtomicBool::new(false),
         totals: Totals::default(),
     };
@@ -161,6 +184,7 @@ struct Run<'a> {
     target: &'a dyn Target,
     options: &'a RestoreOptions,
     progress: &'a dyn Progress,
+    threads: Threads,
     /// One of the threads has failed: the others may stop.
     is_over: AtomicBool,
     totals: Totals,
@@ -190,12 +214,12 @@ impl Run<'_> {
     /// Runs the same work on `threads`, and returns the first error. When one of them has failed, the others stop.
     fn on_threads(
         &self,
-        threads: Option<NonZero<usize>>,
+        threads: NonZero<usize>,
         items: usize,
         work: impl Fn() -> RestoreResult<()> + Sync,
     ) -> RestoreResult<()> {
         let work = || work().inspect_err(|_| self.is_over.store(true, Ordering::Relaxed));
-        on_threads(threads, items, work).into_iter().collect()
+        on_threads(Some(threads), items, work).into_iter().collect()
     }
 
     /// Returns the entries of a span; zeros if its page cannot be read and that is no reason to stop.
@@ -233,7 +257,7 @@ impl Run<'_> {
         let lost = self.findings().clone();
         let spans = &self.image.root().spans;
         let next = AtomicUsize::new(0);
-        self.on_threads(self.options.threads, spans.len(), || {
+        self.on_threads(self.threads.survey, spans.len(), || {
             let mut reader = ChunkReader::new(self.store);
             let mut check = TargetCheck::new(self.target);
             loop {

@@ -16,10 +16,13 @@ use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
 use crate::units::PackOffset;
 
 /// Chunks in a plan, unless one span has more: 28 MiB of memory, and 32 GiB of an image in chunks of 64 KiB.
-const PLAN_LEN: usize = 1 << 19;
+pub(super) const PLAN_LEN: usize = 1 << 19;
+
+/// Memory for each chunk of a plan.
+pub(super) const PLACEMENT_LEN: usize = size_of::<Placement>();
 
 /// Stored bytes that are read at once, unless one record is longer.
-const READ_LEN: u64 = 4 << 20;
+pub(super) const READ_LEN: u64 = 4 << 20;
 
 /// Bytes that nobody needs and that are read all the same, because stopping for them would take longer: about
 /// what a disk reads in the time of a seek to the next track, and far below what a request to a remote store costs.

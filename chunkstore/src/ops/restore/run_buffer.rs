@@ -6,7 +6,7 @@
 use crate::target::BLOCK_LEN;
 
 /// Bytes that are written at once, unless one chunk is longer.
-const RUN_LEN: usize = 4 << 20;
+pub(super) const RUN_LEN: usize = 4 << 20;
 
 /// Neighbouring bytes of an image.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::format::PageEntry;
 use crate::image_reader::locate_entries;
 
 /// Entries that are looked up in the index at once: bounds the memory of a span that has very many.
-const LOOKUP_LEN: usize = 8192;
+pub(super) const LOOKUP_LEN: usize = 8192;
 
 /// Bytes of a zero entry that a target in place is asked for at once, and that are written if they are not zero.
 const ZERO_LEN: u64 = 1 << 20;
@@ -36,7 +36,7 @@ pub(super) fn plan(run: &Run<'_>, next: &AtomicUsize) -> RestoreResult<Plan> {
         }
         Ok(())
     };
-    run.on_threads(run.options.threads, span_count, work)?;
+    run.on_threads(run.threads.survey, span_count, work)?;
     Ok(plan.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -99,8 +99,9 @@ impl Survey<'_> {
     /// Looks chunks up and adds them to the plan.
     fn add(&self, wanted: &[(u64, PageEntry)]) -> RestoreResult<()> {
         let entries: Vec<PageEntry> = wanted.iter().map(|(_, entry)| *entry).collect();
-        let locations = locate_entries(self.run.store, &entries)?;
+        // Under the lock of the plan, so that lookups take turns: each has a cache of its own.
         let mut plan = self.plan();
+        let locations = locate_entries(self.run.store, &entries)?;
         for ((offset, entry), location) in wanted.iter().zip(locations) {
             if let PageEntry::Data { len, id } = entry {
                 plan.add(*id, *len, location, *offset);

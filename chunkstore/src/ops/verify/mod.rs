@@ -1,0 +1,185 @@
+//! Verify: re-hash every chunk that revisions need, each one once, in the order in which packs hold them.
+
+mod check;
+mod memory;
+mod pack_check;
+
+use std::num::NonZero;
+
+use self::check::Run;
+use self::memory::Memory;
+use super::findings::DamagedChunk;
+use crate::error::{Error, Result};
+use crate::format::{RevisionState, SessionKind, Trust};
+use crate::id::{ChunkId, PackId, RevisionId};
+use crate::limits::MEMORY_DEFAULT;
+use crate::progress::Progress;
+use crate::revision::Revision;
+use crate::session::Session;
+use crate::store::Store;
+
+/// Roots that one session pins: its record must stay below the limit of a document.
+const PINS_MAX: usize = 8192;
+
+/// How to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    /// Threads that read and expand; as many as there are processors if `None`.
+    pub threads: Option<NonZero<usize>>,
+    /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
+    /// the allocator take more.
+    pub memory: usize,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self { threads: None, memory: MEMORY_DEFAULT }
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyStats {
+    /// Chunks that were read, those of chunk lists included.
+    pub checked_chunks: u64,
+    /// Plain bytes of these chunks.
+    pub checked_bytes: u64,
+    /// Chunks that cannot be had, and which bytes of which revisions that costs.
+    pub damaged: Vec<DamagedChunk>,
+    /// Packs with damage outside of needed chunks: in their header, their table, or in a record's header. What revisions
+    /// need can still be read from them.
+    pub damaged_packs: Vec<(PackId, String)>,
+    /// Revisions that are verified now.
+    pub verified: Vec<RevisionId>,
+    /// How long it took.
+    pub duration_milliseconds: u64,
+}
+
+impl VerifyStats {
+    /// Returns whether nothing is damaged.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.damaged_packs.is_empty()
+    }
+}
+
+/// Re-hashes every chunk that one of the revisions needs, and notes the result in their state: `verified`,
+/// or `damaged`, so that the next backup of that source writes every chunk again.
+///
+/// Damage does not end the verification; it is in the statistics.
+///
+/// # Errors
+///
+/// - [`Error::NoSuchRevision`].
+/// - [`Error::Storage`] if the store cannot be read, or a state not written.
+/// - [`Error::Cancelled`].
+///
+/// # Examples
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("disk.img"), b"hello, disk").unwrap();
+/// use chunkstore::ops::{self, BackupOptions, VerifyOptions};
+/// use chunkstore::progress::NoProgress;
+/// use chunkstore::source::FileSource;
+/// use chunkstore::store::{Store, StoreOptions};
+///
+/// let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
+/// let source = FileSource::open(&directory.path().join("disk.img"))?;
+/// let id = ops::backup(&store, &source, &BackupOptions::new("disk".parse()?), &NoProgress)?.id;
+///
+/// let stats = ops::verify(&store, &[id], &VerifyOptions::default(), &NoProgress)?;
+/// assert!(stats.is_sound());
+/// assert_eq!(stats.checked_chunks, 3); // The data, its page and the root.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn verify(
+    store: &Store,
+    ids: &[RevisionId],
+    options: &VerifyOptions,
+    progress: &dyn Progress,
+) -> Result<VerifyStats> {
+    let clock = &store.environment().clock;
+    let started = clock.monotonic();
+    for damage in store.index().reconcile()? {
+        progress.note(&damage.to_string());
+    }
+    let (revisions, _sessions) = begin(store, ids)?;
+    let memory = Memory::divide(options, store.chunking())?;
+    let run = Run { store, progress, memory };
+    let checked = match run.check(&revisions, false)? {
+        Some(checked) => checked,
+        None => {
+            // The index lacks chunks, or names records that their packs do not have in these places.
+            progress.note("the index does not fit to the packs and was rebuilt");
+            store.index().renew()?;
+            run.check(&revisions, true)?.ok_or_else(|| Error::Bug {
+                what: "a new index contradicts the packs that it was built from".to_owned(),
+            })?
+        }
+    };
+    let mut findings = checked.findings;
+    let affected = run.attribute(&revisions, &mut findings)?;
+    let mut stats = VerifyStats {
+        checked_chunks: checked.chunks,
+        checked_bytes: checked.bytes,
+        damaged: findings.into_damaged(),
+        damaged_packs: checked.damaged_packs,
+        ..VerifyStats::default()
+    };
+    for revision in &revisions {
+        let is_sound = !affected.contains(&revision.record.id);
+        if note_result(store, revision, is_sound, progress)? && is_sound {
+            stats.verified.push(revision.record.id);
+        }
+    }
+    let elapsed = clock.monotonic().saturating_sub(started);
+    stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    Ok(stats)
+}
+
+/// Registers sessions that pin the revisions, and reads their records again once purge knows it.
+fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Session>)> {
+    let read = || ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>();
+    let pins: Vec<ChunkId> = read()?.iter().map(|revision| revision.record.root).collect();
+    let sessions = pins
+        .chunks(PINS_MAX)
+        .map(|pins| store.begin_reading_session(SessionKind::Verify, pins.to_vec()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok((read()?, sessions.into_iter().flatten().collect()))
+}
+
+/// Writes the new trust of a revision, if the store can be written and the revision is still there; returns whether it did.
+///
+/// The state is read again: tags and protection may have been edited while the chunks were read, and a distrust that came
+/// meanwhile is not answered by what was read before.
+fn note_result(
+    store: &Store,
+    revision: &Revision,
+    is_sound: bool,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let record = &revision.record;
+    let now = store.environment().clock.now();
+    let current = match store.read_revision(&record.source, &record.id)? {
+        Some(current) => current.state,
+        None => return Ok(false),
+    };
+    let is_answered = current.trust == revision.state.trust;
+    let state = match is_sound {
+        true => RevisionState {
+            trust: if is_answered { Trust::Verified } else { current.trust },
+            verified: Some(now),
+            ..current
+        },
+        false => RevisionState { trust: Trust::Damaged, rewritten: None, ..current },
+    };
+    match store.write_state(&record.source, &state) {
+        Err(error @ Error::Storage { .. }) => {
+            // The finding itself is not lost: it is what this operation returns.
+            progress.note(&format!("the result is not noted in the store: {error}"));
+            Ok(false)
+        }
+        other => other.map(|()| true),
+    }
+}
