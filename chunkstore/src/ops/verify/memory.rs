@@ -60,9 +60,9 @@ mod tests {
     fn memory_bounds_the_threads_and_leaves_some_for_tables() {
         let total = VerifyOptions::default().memory;
         for (lengths, most) in [
-            ([64, 256, 1 << 10], 33),
-            ([16 << 10, 64 << 10, 256 << 10], 32),
-            ([1 << 20, 4 << 20, 16 << 20], 5),
+            ([64, 256, 1 << 10], 32),
+            ([16 << 10, 64 << 10, 256 << 10], 31),
+            ([1 << 20, 4 << 20, 16 << 20], 4),
         ] {
             for threads in [1, 2, 1000] {
                 let memory = divide(total, threads, lengths).unwrap();
