@@ -83,7 +83,9 @@ impl Threads {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let shared = index::CACHE_LEN + PLAN_LEN * PLACEMENT_LEN;
         let left = total.saturating_sub(shared);
-        let survey = (left / (needs.survey + needs.span)).min(wanted(processors));
+        // Their spans must leave room for one that writes.
+        let spans = left.saturating_sub(needs.write) / needs.span;
+        let survey = (left / (needs.survey + needs.span)).min(spans).min(wanted(processors));
         let left = left.saturating_sub(survey * needs.span);
         let write = (left / needs.write).min(wanted(2 * processors));
         match (NonZero::new(survey), NonZero::new(write)) {
