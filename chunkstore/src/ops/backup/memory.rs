@@ -65,8 +65,10 @@ impl Memory {
         ];
         let wanted = threads.or_else(|| thread::available_parallelism().ok());
         let mut worker_count = 0;
+        // More than one worker leaves an eighth to what the allocator does not give back at once.
+        let slack = |worker_count| if worker_count == 0 { 0 } else { total / 8 };
         while worker_count < wanted.map_or(1, NonZero::get)
-            && worker + queue <= budget.left()
+            && worker + queue + slack(worker_count) <= budget.left()
             && let Some(share) = budget.try_take(worker)
         {
             shares.push(share);
