@@ -52,6 +52,11 @@ impl PackWriter {
         self.len + footer_len(self.records.len())
     }
 
+    /// Returns how many records it has.
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.len()
+    }
+
     /// Returns whether a record with a payload of this length still fits.
     pub(crate) fn has_room_for(&self, payload_len: usize) -> bool {
         let record_len = RecordHeader::LEN as u64 + payload_len as u64;

@@ -20,6 +20,10 @@ use crate::store::Store;
 /// Length in bytes at which a pack is sealed. One sync for each of these, and one object on a remote storage.
 const PACK_LEN_TARGET: u64 = 64 << 20;
 
+/// Records at which a pack is sealed, however short they are. Their number, not their length, is what a pack costs in memory
+/// until its transaction on the index is over. Chunks that are stored in 1 KiB and more never get there.
+const PACK_RECORD_COUNT_TARGET: usize = 1 << 16;
+
 /// Stored bytes that may wait for the pack writer.
 const QUEUE_LEN: usize = 8 << 20;
 
@@ -95,7 +99,9 @@ impl<'a> PackPipeline<'a> {
             let kind = chunk.kind.pack_kind();
             let slot = &mut open[usize::from(kind == PackKind::List)];
             let is_full = |pack: &PackWriter| {
-                PACK_LEN_TARGET <= pack.file_len() || !pack.has_room_for(chunk.payload.len())
+                PACK_LEN_TARGET <= pack.file_len()
+                    || PACK_RECORD_COUNT_TARGET <= pack.record_count()
+                    || !pack.has_room_for(chunk.payload.len())
             };
             if slot.as_ref().is_some_and(is_full)
                 && let Some(full) = slot.take()
