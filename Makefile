@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench prove ci
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-scale prove ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ fuzz-smoke: ## run every fuzz target for a minute (FUZZ_SECONDS=60; needs nightl
 
 bench: ## measure throughput; takes minutes, wants a quiet machine
 	cargo bench -p backy-benches --locked
+
+bench-scale: ## measure growth with chunks, image size and revisions; takes long and 12 GiB (SCALE="chunks=2 sparse")
+	cargo run --release -p backy-benches --bin scale --locked -- $(SCALE)
 
 prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
 	@scripts/prove

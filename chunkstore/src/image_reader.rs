@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::chunk_reader::ChunkReader;
 use crate::error::{Error, ObjectName, Result};
@@ -15,6 +15,12 @@ use crate::store::Store;
 
 /// Pages of the chunk list that a reader keeps decoded.
 const PAGES_KEPT: usize = 8;
+
+/// Entries of these pages, beyond the page at hand: pages of a store with small chunks are long.
+const ENTRIES_KEPT: usize = 1 << 18;
+
+/// Neighbouring entries whose places are looked up together.
+const LOCATED_TOGETHER: usize = 64;
 
 /// Plain bytes of chunks that a reader keeps.
 const CHUNK_BYTES_KEPT: usize = 32 << 20;
@@ -39,13 +45,43 @@ pub enum Extent {
     },
 }
 
-/// Entries of one span with their places.
+/// Entries of one span. Their places are looked up when they are needed: a read of one block does not wait until all
+/// chunks of 64 MiB are found.
 #[derive(Debug)]
 struct PlacedPage {
     /// Start in the image and entry, ascending.
     entries: Vec<(u64, PageEntry)>,
-    /// Where the data entries are; the same index as in `entries`.
-    locations: Vec<Option<Location>>,
+    /// Where the data entries are, for [`LOCATED_TOGETHER`] entries each.
+    locations: Vec<OnceLock<Vec<Option<Location>>>>,
+}
+
+impl PlacedPage {
+    fn new(start: u64, entries: Vec<PageEntry>) -> Self {
+        let mut start = start;
+        let placed = entries.into_iter().map(|entry| {
+            let placed = (start, entry);
+            start += entry.len();
+            placed
+        });
+        let entries: Vec<(u64, PageEntry)> = placed.collect();
+        let groups = entries.len().div_ceil(LOCATED_TOGETHER);
+        Self { entries, locations: (0..groups).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Returns where the chunk of an entry is, with what was found out before.
+    fn location(&self, store: &Store, index: usize) -> Result<Option<Location>> {
+        let (group, place) = (index / LOCATED_TOGETHER, index % LOCATED_TOGETHER);
+        let known = &self.locations[group];
+        if known.get().is_none() {
+            let first = group * LOCATED_TOGETHER;
+            let last = (first + LOCATED_TOGETHER).min(self.entries.len());
+            let entries: Vec<PageEntry> =
+                self.entries[first..last].iter().map(|(_, entry)| *entry).collect();
+            // Another thread may have been faster; its answer is as good.
+            let _was_first = known.set(locate_entries(store, &entries)?);
+        }
+        Ok(known.get().and_then(|locations| locations[place]))
+    }
 }
 
 /// An open revision. It pins what it reads: `forget` and `purge` may run, the reader reads on.
@@ -166,7 +202,7 @@ impl ImageReader {
                 match entry {
                     PageEntry::Zero { .. } => target.fill(0),
                     PageEntry::Data { id, .. } => {
-                        let chunk = self.chunk(id, page.locations[index])?;
+                        let chunk = self.chunk(id, || page.location(&self.store, index))?;
                         check_len(id, chunk.len(), entry.len())?;
                         let from = memory_len(part.start - start)?;
                         target.copy_from_slice(&chunk[from..from + len]);
@@ -237,7 +273,12 @@ impl ImageReader {
         drop(pages);
         let page = Arc::new(self.load_page(span)?);
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if PAGES_KEPT <= pages.len() {
+        let entries = |pages: &VecDeque<(usize, Arc<PlacedPage>)>| {
+            pages.iter().map(|(_, page)| page.entries.len()).sum::<usize>()
+        };
+        while PAGES_KEPT <= pages.len()
+            || (!pages.is_empty() && ENTRIES_KEPT < entries(&pages) + page.entries.len())
+        {
             pages.pop_front();
         }
         pages.push_back((span, Arc::clone(&page)));
@@ -253,25 +294,20 @@ impl ImageReader {
                     .entries
             }
         };
-        let locations = locate_entries(&self.store, &entries)?;
-        let mut start = range.start;
-        let entries = entries
-            .into_iter()
-            .map(|entry| {
-                let placed = (start, entry);
-                start += entry.len();
-                placed
-            })
-            .collect();
-        Ok(PlacedPage { entries, locations })
+        Ok(PlacedPage::new(range.start, entries))
     }
 
-    fn chunk(&self, id: &ChunkId, location: Option<Location>) -> Result<Arc<Vec<u8>>> {
+    fn chunk(
+        &self,
+        id: &ChunkId,
+        locate: impl FnOnce() -> Result<Option<Location>>,
+    ) -> Result<Arc<Vec<u8>>> {
         let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunk) = chunks.get(id) {
             return Ok(chunk);
         }
         drop(chunks);
+        let location = locate()?;
         let mut plain = Vec::new();
         self.with_reader(|reader| reader.read(ObjectKind::Data, id, location, &mut plain))?;
         let chunk = Arc::new(plain);

@@ -12,10 +12,12 @@ use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FooterRecord, PageEntry, SpanRef};
 use crate::id::{ChunkId, PackId};
-use crate::image_reader::locate_entries;
 use crate::index::Location;
 use crate::progress::Progress;
 use crate::store::Store;
+
+/// Chunks that are looked up together.
+const LOOKUP_COUNT: usize = 1 << 16;
 
 /// The records of one pack that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +97,8 @@ pub(crate) struct Marker<'a> {
     reader: ChunkReader,
     progress: &'a dyn Progress,
     marked_roots: HashSet<ChunkId>,
+    /// Data chunks of pages that were walked, which are looked up together.
+    pending: Vec<ChunkId>,
     pub(crate) needs: BTreeMap<PackId, PackNeeds>,
     /// By chunk: many revisions may lack the same one.
     pub(crate) gaps: BTreeMap<ChunkId, Gap>,
@@ -107,6 +111,7 @@ impl<'a> Marker<'a> {
             reader: ChunkReader::new(store),
             progress,
             marked_roots: HashSet::new(),
+            pending: Vec::new(),
             needs: BTreeMap::new(),
             gaps: BTreeMap::new(),
         }
@@ -149,16 +154,30 @@ impl<'a> Marker<'a> {
                 Err(error) => self.note_gap(id, error, true)?,
             }
         }
-        Ok(())
+        self.mark_pending()
     }
 
     fn mark_entries(&mut self, entries: &[PageEntry]) -> Result<()> {
-        let locations = locate_entries(self.store, entries)?;
-        for (entry, location) in entries.iter().zip(locations) {
-            if let PageEntry::Data { id, .. } = entry {
+        self.pending.extend(entries.iter().filter_map(|entry| match entry {
+            PageEntry::Data { id, .. } => Some(*id),
+            PageEntry::Zero { .. } => None,
+        }));
+        if LOOKUP_COUNT <= self.pending.len() { self.mark_pending() } else { Ok(()) }
+    }
+
+    /// Marks the chunks that were collected. In the index they lie in the order of their ids, so many at once cost less than
+    /// the same chunks page by page.
+    fn mark_pending(&mut self) -> Result<()> {
+        let mut ids = std::mem::take(&mut self.pending);
+        ids.sort_unstable();
+        ids.dedup();
+        for ids in ids.chunks(LOOKUP_COUNT) {
+            for (id, location) in ids.iter().zip(self.locate(ids)?) {
                 self.mark(id, location, false);
             }
         }
+        ids.clear();
+        self.pending = ids;
         Ok(())
     }
 

@@ -506,6 +506,10 @@ impl TemporaryFile {
         self.file.write_bulk_at(bytes, offset).map_err(Error::storage("write", &self.path))
     }
 
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buffer, offset).map_err(Error::storage("read", &self.path))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -12,4 +12,5 @@ mod model;
 mod regressions;
 mod rescue;
 mod restore;
+mod scale;
 mod sizes;

@@ -1,6 +1,7 @@
 //! Changing the index, within one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Bound;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -11,6 +12,7 @@ use super::tables::{
 use super::{Fault, fault};
 use crate::format::FooterRecord;
 use crate::id::{ChunkId, PackId, SourceName, StoreId};
+use crate::time::Timestamp;
 
 /// Tables of the index, open for writing.
 #[derive(Debug)]
@@ -103,6 +105,41 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
+    /// Enters the packs of a new index, whose numbers are their places in `rows`.
+    pub(super) fn insert_rows(&mut self, rows: &[PackRow]) -> Result<(), Fault> {
+        for row in rows {
+            let number = self.take_pack_number()?;
+            self.packs.insert(number, &row.encode()).map_err(fault)?;
+            self.pack_numbers.insert(row.id.as_bytes(), number).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// Enters chunks that are sorted and lie behind all that the index has. Of a chunk with several places the one is
+    /// kept that [`Self::insert_pack`] would keep, had it been called pack by pack.
+    pub(super) fn append_sorted(
+        &mut self,
+        records: &[(ChunkId, Entry)],
+        rows: &[PackRow],
+    ) -> Result<(), Fault> {
+        let rank = |entry: &Entry| {
+            let row = usize::try_from(entry.pack_number).ok().and_then(|number| rows.get(number));
+            row.map(rank)
+        };
+        let mut cursor =
+            self.chunks.upper_bound_mut(Bound::<&[u8; 32]>::Unbounded).map_err(fault)?;
+        for places in records.chunk_by(|(left, _), (right, _)| left == right) {
+            let (id, mut best) = places[0];
+            for (_, entry) in &places[1..] {
+                if entry.pack_number == best.pack_number || rank(&best) < rank(entry) {
+                    best = *entry;
+                }
+            }
+            cursor.insert_before(id.as_bytes(), &best.encode(&id)).map_err(fault)?;
+        }
+        cursor.close().map_err(fault)
+    }
+
     /// Returns whether the index has a place for `id` that is at least as good as pack `number`.
     fn is_better_placed(
         &self,
@@ -122,7 +159,6 @@ impl<'txn> Change<'txn> {
                 found
             }
         };
-        let rank = |row: &PackRow| (row.accepts_new_references(), row.created);
         Ok(other_row.is_some_and(|other_row| rank(row) <= rank(&other_row)))
     }
 
@@ -279,4 +315,9 @@ impl<'txn> Change<'txn> {
         }
         Ok(())
     }
+}
+
+/// Of two places of a chunk, the one in the pack of the higher rank is kept.
+const fn rank(row: &PackRow) -> (bool, Timestamp) {
+    (row.accepts_new_references(), row.created)
 }

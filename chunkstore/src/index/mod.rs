@@ -9,7 +9,9 @@
 
 mod backend;
 mod change;
+mod rebuild;
 mod reconcile;
+mod record_buckets;
 mod tables;
 mod view;
 
@@ -25,6 +27,7 @@ pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
 
 use self::backend::{FileBackend, FileState, ViewBackend};
+use self::record_buckets::Overflow;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::id::StoreId;
@@ -242,7 +245,7 @@ impl Index {
             let database =
                 Database::builder().set_cache_size(CACHE_LEN).create_with_backend(backend);
             let database = database.map_err(fault)?;
-            self.fill(&database, &crate::progress::NoProgress)?;
+            self.fill(&database, Overflow::Memory, &crate::progress::NoProgress)?;
             Ok(database)
         });
         let database = built.map_err(|fault| self.give_up(fault))?;
@@ -254,7 +257,7 @@ impl Index {
     pub(crate) fn rebuild(
         &self,
         progress: &dyn crate::progress::Progress,
-    ) -> Result<reconcile::Rebuilt> {
+    ) -> Result<rebuild::Rebuilt> {
         let _lock = self.lock(LockMode::Exclusive).map_err(|fault| self.give_up(fault))?;
         let mut temporary = self.storage.temporary()?;
         let file = self
@@ -268,7 +271,7 @@ impl Index {
                 .set_cache_size(CACHE_LEN)
                 .create_with_backend(backend)
                 .map_err(fault)?;
-            self.fill(&database, progress)
+            self.fill(&database, Overflow::File(&self.storage), progress)
         });
         // Closing the file writes too, and redb does not say how that went.
         let rebuilt = match (rebuilt, failure.take()) {

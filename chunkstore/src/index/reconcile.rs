@@ -6,29 +6,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use redb::Database;
-
 use super::tables::PackRow;
-use super::{Change, Fault, Index, fault};
+use super::{Change, Fault, Index};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{CondemnedList, FormatError, PackKind};
 use crate::id::{PackId, SessionId};
 use crate::pack::{PackContents, read_contents};
-use crate::progress::{Phase, Progress};
-use crate::session;
 use crate::storage::{ObjectKey, Storage};
 use crate::time::Timestamp;
 
 /// Records that one transaction adds at most, unless one pack has more.
 const BATCH_RECORD_COUNT: usize = 50_000;
-
-/// What a rebuild found.
-#[derive(Debug, Default)]
-pub(crate) struct Rebuilt {
-    pub(crate) packs: u64,
-    pub(crate) records: u64,
-    pub(crate) damaged: Vec<Error>,
-}
 
 /// All condemned lists of a store.
 #[derive(Debug, Default)]
@@ -97,7 +85,7 @@ impl Condemned {
     ///
     /// A list that cannot be read may name any pack. Until purge has set it aside, every pack counts as condemned: it can
     /// be read, but no new backup relies on it.
-    fn generation_of_pack(&self) -> impl Fn(&PackId) -> u64 + use<> {
+    pub(super) fn generation_of_pack(&self) -> impl Fn(&PackId) -> u64 + use<> {
         let named: HashMap<PackId, u64> = self
             .lists
             .iter()
@@ -108,7 +96,7 @@ impl Condemned {
     }
 }
 
-fn row(id: PackId, contents: &PackContents, condemned: u64) -> PackRow {
+pub(super) fn row(id: PackId, contents: &PackContents, condemned: u64) -> PackRow {
     let header = contents.header.as_ref();
     let holds_lists = contents.records.first().is_some_and(|record| record.kind.is_list());
     PackRow {
@@ -135,7 +123,7 @@ fn insert(
 }
 
 /// Returns whether a pack cannot be read for a reason of its own, so that the others are of use.
-const fn is_of_this_pack(error: &Error) -> bool {
+pub(super) const fn is_of_this_pack(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
 
@@ -264,77 +252,5 @@ impl Index {
             }
         }
         Ok(())
-    }
-
-    /// Fills an empty database from the packs.
-    pub(super) fn fill(
-        &self,
-        database: &Database,
-        progress: &dyn Progress,
-    ) -> std::result::Result<Rebuilt, Fault> {
-        let packs = self.storage.list_packs()?;
-        let condemned = Condemned::read(&self.storage)?;
-        let generation_of = condemned.generation_of_pack();
-        // The counter goes on where it was, also for sessions that are running now.
-        let generation = condemned
-            .newest_generation()
-            .max(session::newest_start_generation(&self.environment, &self.layout)?);
-        self.commit(database, |transaction| {
-            Change::create(transaction, self.store_id, generation).map(drop)
-        })?;
-        progress.begin(Phase::RebuildIndex, Some(packs.len() as u64));
-        let mut rebuilt = Rebuilt::default();
-        let mut remaining = packs.into_iter().peekable();
-        while remaining.peek().is_some() {
-            let mut batch = Vec::new();
-            let mut batch_len = 0;
-            while batch_len < BATCH_RECORD_COUNT
-                && let Some(id) = remaining.next()
-            {
-                if progress.is_cancelled() {
-                    return Err(Fault::Store(Error::Cancelled));
-                }
-                match read_contents(&self.storage, &id) {
-                    Ok(contents) => {
-                        batch_len += contents.records.len();
-                        batch.push((id, contents));
-                    }
-                    Err(Error::Missing { .. }) => {}
-                    Err(error) if is_of_this_pack(&error) => rebuilt.damaged.push(error),
-                    Err(other) => return Err(Fault::Store(other)),
-                }
-                progress.advance(1);
-            }
-            self.commit(database, |transaction| {
-                let mut change = Change::open(transaction, self.store_id)?;
-                for (id, contents) in &batch {
-                    insert(&mut change, *id, contents, generation_of(id))?;
-                }
-                Ok(())
-            })?;
-            for (id, contents) in batch {
-                rebuilt.packs += 1;
-                rebuilt.records += contents.records.len() as u64;
-                rebuilt.damaged.extend(
-                    contents
-                        .damage
-                        .map(|source| Error::Damaged { object: ObjectName::Pack(id), source }),
-                );
-            }
-        }
-        progress.end();
-        Ok(rebuilt)
-    }
-
-    fn commit(
-        &self,
-        database: &Database,
-        edit: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), Fault>,
-    ) -> std::result::Result<(), Fault> {
-        let mut transaction = database.begin_write().map_err(fault)?;
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        edit(&transaction)?;
-        transaction.commit().map_err(fault)
     }
 }

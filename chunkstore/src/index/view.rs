@@ -1,5 +1,7 @@
 //! Looking up in the index.
 
+use std::collections::HashMap;
+
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
@@ -25,6 +27,21 @@ pub(crate) struct Location {
     pub(crate) accepts_new_references: bool,
     /// Whether the file was not there when the index was last compared with the directory.
     pub(crate) is_missing: bool,
+}
+
+impl Location {
+    fn new(row: &PackRow, entry: &Entry) -> Self {
+        Self {
+            pack: row.id,
+            session: row.session,
+            record_index: entry.record_index,
+            offset: entry.offset,
+            plain_len: entry.plain_len,
+            stored_len: entry.stored_len,
+            accepts_new_references: row.accepts_new_references(),
+            is_missing: row.is_missing,
+        }
+    }
 }
 
 /// A consistent state of the index.
@@ -77,43 +94,34 @@ impl View<'_> {
         Ok(value.map(|value| value.value()))
     }
 
-    /// Returns where each of `ids` is.
+    /// Returns where each of `ids` is. They are looked up in the order in which the table has them: neighbours lie on one page.
     pub(crate) fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, Fault> {
         let chunks = self.transaction.open_table(CHUNKS).map_err(fault)?;
         let packs = self.transaction.open_table(PACKS).map_err(fault)?;
-        let mut last: Option<(u32, PackRow)> = None;
-        let mut locations = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(value) = chunks.get(id.as_bytes()).map_err(fault)? else {
-                locations.push(None);
-                continue;
-            };
+        let mut rows: HashMap<u32, PackRow> = HashMap::new();
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_unstable_by_key(|index| ids[*index]);
+        let mut locations = vec![None; ids.len()];
+        for index in order {
+            let id = &ids[index];
+            let Some(value) = chunks.get(id.as_bytes()).map_err(fault)? else { continue };
             let entry = Entry::decode(value.value(), id)
                 .ok_or_else(|| Fault::Damaged(format!("its entry of chunk {id} is damaged")))?;
-            let row = match last {
-                Some((number, row)) if number == entry.pack_number => row,
-                _ => {
-                    let value = packs.get(entry.pack_number).map_err(fault)?;
-                    let row = value.and_then(|value| PackRow::decode(value.value()));
-                    row.ok_or_else(|| {
-                        Fault::Damaged(format!("it does not know pack {}", entry.pack_number))
-                    })?
-                }
-            };
-            last = Some((entry.pack_number, row));
             if PACK_RECORD_COUNT_MAX <= entry.record_index {
                 return Err(Fault::Damaged("a record number is out of range".to_owned()));
             }
-            locations.push(Some(Location {
-                pack: row.id,
-                session: row.session,
-                record_index: entry.record_index,
-                offset: entry.offset,
-                plain_len: entry.plain_len,
-                stored_len: entry.stored_len,
-                accepts_new_references: row.accepts_new_references(),
-                is_missing: row.is_missing,
-            }));
+            let row = match rows.get(&entry.pack_number) {
+                Some(known) => known,
+                None => {
+                    let value = packs.get(entry.pack_number).map_err(fault)?;
+                    let row = value.and_then(|value| PackRow::decode(value.value()));
+                    let row = row.ok_or_else(|| {
+                        Fault::Damaged(format!("it does not know pack {}", entry.pack_number))
+                    })?;
+                    rows.entry(entry.pack_number).or_insert(row)
+                }
+            };
+            locations[index] = Some(Location::new(row, &entry));
         }
         Ok(locations)
     }
