@@ -8,7 +8,10 @@ SHELL := /bin/bash
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench prove ci
+# Where the images and stores of the comparison with other programs lie.
+PEERS_DIR ?= /var/tmp/backy-peers
+
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers prove ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +47,11 @@ fuzz-smoke: ## run every fuzz target for a minute (FUZZ_SECONDS=60; needs nightl
 
 bench: ## measure throughput; takes minutes, wants a quiet machine
 	cargo bench -p backy-benches --locked
+
+bench-peers: ## compare with other backup programs on real images (PEERS_DIR=/var/tmp/backy-peers); takes hours, 40 GiB
+	cargo build --release --locked -p backy-cli
+	benches/peers/dataset $(PEERS_DIR)
+	benches/peers/run $(PEERS_DIR)
 
 prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
 	@scripts/prove
