@@ -68,7 +68,13 @@ def fetch(directory, mirror, security):
         apt.run(archives, "install", "--download-only", *names())
         sets.append(sorted(archives / line.split()[1] for line in uris.splitlines() if line.startswith("'")))
     first, later = sets
-    return first, [package for package in later if package not in first]
+    # A new kernel is another package beside the old one, not an upgrade.
+    installed = {name_of(package) for package in first}
+    return first, [package for package in later if package not in first and name_of(package) in installed]
+
+
+def name_of(package):
+    return package.name.split("_")[0]
 
 
 def unpack(package, tree):
@@ -83,7 +89,7 @@ def control(package, tree):
     """Does what dpkg keeps about an installed package; returns its entry for the status file."""
     info = tree / "var/lib/dpkg/info"
     info.mkdir(parents=True, exist_ok=True)
-    name = subprocess.run(["dpkg-deb", "-f", package, "Package"], check=True, capture_output=True, text=True).stdout.strip()
+    name = name_of(package)
     scratch = tree / "control.tmp"
     subprocess.run(["dpkg-deb", "-e", package, scratch], check=True)
     entry = (scratch / "control").read_text()
@@ -111,10 +117,11 @@ def lay_out(packages, tree, status):
     (tree / "var/lib/dpkg/status").write_text(text)
 
 
-def lists(directory, tree):
-    """Copies the package lists that `apt-get update` left into a tree."""
+def lists(directory, tree, earlier):
+    """Copies the package lists that `apt-get update` left into a tree, but for those of an earlier tree, which stay as they are."""
     target = tree / "var/lib/apt/lists"
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted((directory / "lists").iterdir()):
-        if file.is_file() and "Packages" in file.name:
+        known = [other / "var/lib/apt/lists" / file.name for other in earlier]
+        if file.is_file() and "Packages" in file.name and not any(path.exists() for path in known):
             shutil.copyfile(file, target / file.name)

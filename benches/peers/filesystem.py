@@ -16,6 +16,8 @@ UUIDS = {"day": "6e0bd0c2-8a5e-4c41-9f0e-1d5b7c0a0001", "other": "6e0bd0c2-8a5e-
 PAGE_LEN = 4096
 # All that mke2fs and debugfs write by the clock is of this time.
 CLOCK = "1767225600"
+# What debugfs says when there is nothing to remove or a directory is there already, and its version.
+EXPECTED = ("debugfs 1.", "File not found by ext2_lookup", "directory already exists")
 
 
 def run(*command, **options):
@@ -80,7 +82,8 @@ def day_by_kernel(image, overlay, removed, in_place):
 def day_by_debugfs(image, overlay, removed, in_place):
     """Does the same without root."""
     lines = [f'rm "/{path}"' for path in removed]
-    for directory, _, names in os.walk(overlay):
+    for directory, names, _ in os.walk(overlay):
+        names.sort()
         here = pathlib.Path("/") / pathlib.Path(directory).relative_to(overlay)
         lines += [f'mkdir "{here}"', f'cd "{here}"']
         for name in sorted(os.listdir(directory)):
@@ -89,7 +92,6 @@ def day_by_debugfs(image, overlay, removed, in_place):
                 lines += [f'rm "{name}"', f'symlink "{name}" "{os.readlink(path)}"']
             elif path.is_file():
                 lines += [f'rm "{name}"', f'write "{path}" "{name}"']
-        del names
     debugfs(image, lines)
     for path, change in in_place.items():
         with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
@@ -97,11 +99,15 @@ def day_by_debugfs(image, overlay, removed, in_place):
 
 
 def debugfs(image, lines):
-    """Runs debugfs commands. Those that find nothing to remove, or a directory already there, are no failure."""
+    """Runs debugfs commands and returns what they print. It exits with 0 whatever happens, so its messages are read."""
     with tempfile.NamedTemporaryFile("w", dir=image.parent) as script:
         script.write(f"set_current_time @{CLOCK}\n" + "\n".join(lines) + "\n")
         script.flush()
-        return run("debugfs", "-w", "-f", script.name, image, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        done = run("debugfs", "-w", "-f", script.name, image, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    failures = [line for line in done.stderr.splitlines() if line and not any(known in line for known in EXPECTED)]
+    if failures:
+        raise RuntimeError(f"debugfs on {image.name}: {failures[0]}")
+    return done.stdout
 
 
 def change_in_place(image, path, change, scratch):
@@ -126,7 +132,14 @@ def change_in_place(image, path, change, scratch):
 
 def copy_sparse(source, target):
     """Copies an image with its holes."""
-    run("cp", "--sparse=always", "--reflink=auto", source, target)
+    run("cp", "--sparse=always", "--reflink=never", source, target)
+
+
+def dig_holes(image):
+    """Makes holes of zeros that mkfs wrote or only allocated, so that all images are sparse in the same way."""
+    scratch = image.with_suffix(".sparse")
+    copy_sparse(image, scratch)
+    scratch.replace(image)
 
 
 def fill_shuffled(image, tree, offset, order):

@@ -52,9 +52,17 @@ fn comparison_measures_every_step_and_names_what_is_missing() {
     }
 
     let table = scene.path("table.md");
-    fs::write(&table, "before\n<!-- benches/peers/run begins -->\nold\n<!-- benches/peers/run ends -->\nafter\n").unwrap();
+    fs::write(
+        &table,
+        "before\n<!-- benches/peers/run begins -->\nold\n<!-- benches/peers/run ends -->\nafter\n",
+    )
+    .unwrap();
     let mut run = tool("python3");
-    run.arg(scripts.join("run")).arg(directory).args(["--runs=1", "--programs=backy,borg,cp", "--json"]);
+    run.arg(scripts.join("run")).arg(directory).args([
+        "--runs=1",
+        "--programs=backy,borg,cp",
+        "--json",
+    ]);
     run.arg("--markdown").arg(&table);
     run.env("BACKY", env!("CARGO_BIN_EXE_backy")).env("BORG", "/nowhere/borg");
     let output = run.output().unwrap();
