@@ -1,8 +1,8 @@
 //! The comparison with other programs runs as a whole, on small images: `benches/peers/`.
 
-use std::env;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -27,18 +27,18 @@ fn record<'a>(records: &'a [Value], step: &str, program: &str) -> Option<&'a Val
     records.iter().find(|record| record["step"] == step && record["program"] == program)
 }
 
-/// Makes images of 32 MiB from files of this machine; says why if it cannot.
-fn make_images(scripts: &Path, directory: &str) -> Result<(), String> {
-    for (program, option) in [("python3", "-V"), ("sfdisk", "-v"), ("/usr/bin/time", "--version")] {
-        run_tool(program, [option])?;
-    }
-    let sizes = ["--size-mib=32", "--sparse-mib=64", "--sparse-data-mib=2", "--random-mib=2"];
-    let content = ["--database-mib=2", "--from=host", "--no-mount"];
-    let mut dataset = tool("python3");
-    dataset.arg(scripts.join("dataset")).arg(directory).args(sizes).args(content);
-    let output = dataset.output().map_err(|error| format!("python3: {error}"))?;
+/// Says which program is missing that the comparison itself needs.
+fn missing() -> Option<String> {
+    let needed = [("python3", "-V"), ("sfdisk", "-v"), ("/usr/bin/time", "--version")];
+    needed.iter().find_map(|(program, option)| run_tool(program, [option]).err())
+}
+
+/// Runs a script of the comparison and returns what it printed.
+#[track_caller]
+fn run_script(script: &mut Command) -> Vec<u8> {
+    let output = script.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    output.stdout
 }
 
 #[test]
@@ -46,10 +46,16 @@ fn comparison_measures_every_step_and_names_what_is_missing() {
     let scene = Scene::new();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers");
     let directory = scene.path("peers");
-    let directory = directory.to_str().unwrap();
-    if let Err(reason) = make_images(&scripts, directory) {
+    if let Some(reason) = missing() {
         return skip("comparison with other programs", &reason);
     }
+
+    // Small images of files of this machine.
+    let mut dataset = tool("python3");
+    dataset.arg(scripts.join("dataset")).arg(&directory);
+    dataset.args(["--size-mib=32", "--sparse-mib=64", "--sparse-data-mib=2", "--random-mib=2"]);
+    dataset.args(["--database-mib=2", "--from=host", "--no-mount"]);
+    run_script(&mut dataset);
 
     let table = scene.path("table.md");
     fs::write(
@@ -65,10 +71,7 @@ fn comparison_measures_every_step_and_names_what_is_missing() {
     ]);
     run.arg("--markdown").arg(&table);
     run.env("BACKY", env!("CARGO_BIN_EXE_backy")).env("BORG", "/nowhere/borg");
-    let output = run.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let result: Value = serde_json::from_slice(&run_script(&mut run)).unwrap();
     let records = result["records"].as_array().unwrap();
     for (step, is_stored) in STEPS {
         let figures = record(records, step, "backy").expect("backy takes part in every step");
