@@ -48,7 +48,7 @@ fuzz-smoke: ## run every fuzz target for a minute (FUZZ_SECONDS=60; needs nightl
 bench: ## measure throughput; takes minutes, wants a quiet machine
 	cargo bench -p backy-benches --locked
 
-bench-peers: ## compare with other backup programs on real images (PEERS_DIR=/var/tmp/backy-peers); takes hours, 40 GiB
+bench-peers: ## compare with other backup programs on real images (PEERS_DIR=/var/tmp/backy-peers); takes an hour or two, 40 GiB
 	cargo build --release --locked -p backy-cli
 	benches/peers/dataset $(PEERS_DIR)
 	benches/peers/run $(PEERS_DIR)
