@@ -8,7 +8,10 @@ SHELL := /bin/bash
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-scale prove ci
+# Where the images and stores of the comparison with other programs lie.
+PEERS_DIR ?= /var/tmp/backy-peers
+
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale prove ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +50,11 @@ bench: ## measure throughput; takes minutes, wants a quiet machine
 
 bench-scale: ## measure growth with chunks, image size and revisions; takes long and 12 GiB (SCALE="chunks=2 sparse")
 	cargo run --release -p backy-benches --bin scale --locked -- $(SCALE)
+
+bench-peers: ## compare with other backup programs on real images (PEERS_DIR=/var/tmp/backy-peers); takes an hour or two, 40 GiB
+	cargo build --release --locked -p backy-cli
+	benches/peers/dataset $(PEERS_DIR)
+	benches/peers/run $(PEERS_DIR)
 
 prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
 	@scripts/prove

@@ -12,6 +12,7 @@ mod full_disk;
 mod kill;
 mod killer;
 mod machine;
+mod peers;
 mod processes;
 mod read_only;
 mod real_images;
