@@ -1,12 +1,15 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+pub mod expire;
 mod findings;
 mod forget;
 mod info;
+mod protect;
 pub mod purge;
 mod rebuild_index;
 mod restore;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -15,6 +18,8 @@ pub use backup::{BackupError, BackupOptions, BackupStats, backup};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
+pub use protect::{ProtectStats, protect};
 pub use rebuild_index::{RebuildStats, rebuild_index};
 pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use tags::{TagChange, TagEdit, TagOptions, TagStats, edit_tags};
 pub use verify::{VerifyOptions, VerifyStats, verify};

@@ -157,6 +157,15 @@ fn note_result(
 ) -> Result<bool> {
     let record = &revision.record;
     let now = store.environment().clock.now();
+    let note =
+        |error: &Error| progress.note(&format!("the result is not noted in the store: {error}"));
+    let lock = match store.lock_history() {
+        Err(error @ Error::Storage { .. }) => {
+            note(&error);
+            return Ok(false);
+        }
+        other => other?,
+    };
     let current = match store.read_revision(&record.source, &record.id)? {
         Some(current) => current.state,
         None => return Ok(false),
@@ -170,10 +179,10 @@ fn note_result(
         },
         false => RevisionState { trust: Trust::Damaged, rewritten: None, ..current },
     };
-    match store.write_state(&record.source, &state) {
+    match store.write_state(&lock, &record.source, &state) {
         Err(error @ Error::Storage { .. }) => {
             // The finding itself is not lost: it is what this operation returns.
-            progress.note(&format!("the result is not noted in the store: {error}"));
+            note(&error);
             Ok(false)
         }
         other => other.map(|()| true),
