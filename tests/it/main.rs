@@ -11,4 +11,5 @@ mod golden;
 mod model;
 mod regressions;
 mod rescue;
+mod retention;
 mod sizes;
