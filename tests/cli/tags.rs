@@ -4,15 +4,6 @@ use serde_json::json;
 
 use crate::scene::Scene;
 
-fn tags(scene: &Scene, spec: &str) -> Vec<String> {
-    let listed = scene.succeeds(["--json", "status", "-r", spec]).json();
-    let join = |one: &serde_json::Value| {
-        let tags = one["tags"].as_array().unwrap().iter();
-        tags.map(|tag| tag.as_str().unwrap()).collect::<Vec<_>>().join(",")
-    };
-    listed.as_array().unwrap().iter().map(join).collect()
-}
-
 #[test]
 fn tags_are_set_added_and_removed() {
     let (scene, _) = Scene::with_backups(2);
@@ -21,14 +12,14 @@ fn tags_are_set_added_and_removed() {
     let line = format!("revision {}: manual:0 -> manual:0,manual:x,manual:y\n", ids[0]);
     assert_eq!(output.text(), line);
     scene.succeeds(["tags", "remove", "-r", "1", "manual:0,manual:none"]);
-    assert_eq!(tags(&scene, "all"), ["manual:x,manual:y", "manual:1"]);
+    assert_eq!(scene.tags("all"), ["manual:x,manual:y", "manual:1"]);
     scene.succeeds(["tags", "set", "-r", "all", "manual:z"]);
-    assert_eq!(tags(&scene, "all"), ["manual:z", "manual:z"]);
+    assert_eq!(scene.tags("all"), ["manual:z", "manual:z"]);
     let output = scene.succeeds(["tags", "set", "-r", "latest", "manual:z"]);
     assert_eq!(output.text(), format!("revision {}: manual:z\n", ids[1]));
     let output = scene.succeeds(["tags", "set", "-r", "latest", ""]);
     assert_eq!(output.text(), format!("revision {}: manual:z -> -\n", ids[1]));
-    assert_eq!(tags(&scene, "all"), ["manual:z", ""]);
+    assert_eq!(scene.tags("all"), ["manual:z", ""]);
     let output = scene.succeeds(["tags", "add", "-r", "tag:none", "manual:z"]);
     assert!(output.stderr.contains("no revision matches"), "{}", output.stderr);
     scene.succeeds(["verify"]);
@@ -46,7 +37,7 @@ fn tags_come_from_the_schedule_are_manual_or_forced() {
         scene.succeeds(["tags", command, "-r", "0", "weekly"]);
         scene.succeeds(["tags", command, "-f", "-r", "0", "daily"]);
     }
-    assert_eq!(tags(&scene, "0"), ["daily,weekly"]);
+    assert_eq!(scene.tags("0"), ["daily,weekly"]);
     // What is not in the schedule any more can be taken away.
     scene.succeeds(["tags", "remove", "-r", "0", "daily"]);
     scene.fails(2, ["tags", "set", "-r", "0", "-f", "a b"]);
@@ -54,23 +45,23 @@ fn tags_come_from_the_schedule_are_manual_or_forced() {
     scene.fails(2, ["tags", "add", "manual:x"]);
     scene.fails(2, ["tags", "add", "-r", "(", "manual:x"]);
     scene.fails(10, ["tags", "add", "-r", "7", "manual:x"]);
-    assert_eq!(tags(&scene, "0"), ["weekly"]);
+    assert_eq!(scene.tags("0"), ["weekly"]);
 }
 
 #[test]
 fn expectation_that_one_revision_fails_changes_none() {
     let (scene, _) = Scene::with_backups(3);
     scene.succeeds(["tags", "set", "-r", "not(first)", "manual:a,manual:b"]);
-    let before = tags(&scene, "all");
+    let before = scene.tags("all");
     let edit = ["tags", "set", "-r", "all", "--expect", "manual:b,manual:a", "manual:c"];
     let output = scene.fails(9, edit);
     assert!(output.stderr.contains(&scene.ids()[0]), "{}", output.stderr);
     assert!(output.stderr.contains("\"manual:0\""), "{}", output.stderr);
     assert!(output.stderr.contains("hint: nothing was changed"), "{}", output.stderr);
     scene.fails(9, ["tags", "remove", "-r", "all", "--autoremove", "--expect", "", "manual:0"]);
-    assert_eq!(tags(&scene, "all"), before);
+    assert_eq!(scene.tags("all"), before);
     scene.succeeds(["tags", "set", "-r", "0..1", "--expect", "manual:b,manual:a", "manual:c"]);
-    assert_eq!(tags(&scene, "all"), ["manual:0", "manual:c", "manual:c"]);
+    assert_eq!(scene.tags("all"), ["manual:0", "manual:c", "manual:c"]);
 }
 
 #[test]
@@ -155,5 +146,5 @@ fn edits_need_no_configuration() {
     scene.succeeds(["tags", "add", "-r", "0", "manual:x"]);
     scene.fails(2, ["tags", "add", "-r", "0", "daily"]);
     scene.succeeds(["protect", "-r", "0"]);
-    assert_eq!(tags(&scene, "0"), ["manual:0,manual:x"]);
+    assert_eq!(scene.tags("0"), ["manual:0,manual:x"]);
 }
