@@ -22,6 +22,14 @@ Revisions: 0 is the newest, 1 the one before; an id or its unique beginning (4 c
 latest, first, first(S), last(S); all, tag:TAG, trust:trusted|distrusted|verified|damaged; not(S),
 reverse(S); A..B with revisions or dates (2026-01-31); A & B for both, A , B for either.";
 
+const EXPIRE: &str = "\
+A tag of the schedule is dropped from a revision when at least KEEP newer revisions have it and the
+revision is older than KEEP intervals, unless one of keep-daily, keep-weekly, keep-monthly,
+keep-yearly needs it. Tags that are not in the schedule are dropped; manual: tags never are.
+
+Refused without --force (exit code 9): if the clock seems to be wrong, if more than half of the
+revisions would go, or the last one that is neither distrusted nor damaged.";
+
 /// Deduplicating, verified backup of disk images.
 #[derive(Debug, Parser)]
 #[command(name = "backy", version = VERSION, after_help = EXIT_CODES, propagate_version = false)]
@@ -95,6 +103,18 @@ pub(crate) enum Command {
     /// Drop revisions; `purge` gives their space back
     #[command(after_help = REVISIONS)]
     Forget(ForgetArguments),
+    /// Change the tags of revisions
+    #[command(subcommand)]
+    Tags(TagsCommand),
+    /// Keep revisions from expiring and from being forgotten
+    #[command(after_help = REVISIONS)]
+    Protect(ProtectArguments),
+    /// Take the protection of revisions away
+    #[command(after_help = REVISIONS)]
+    Unprotect(ProtectArguments),
+    /// Drop the tags that the schedule does not keep, then the revisions without tags
+    #[command(after_help = EXPIRE)]
+    Expire(ExpireArguments),
     /// Give back the space that no revision needs
     Purge(PurgeArguments),
     /// Work on the index of the store
@@ -207,6 +227,61 @@ pub(crate) struct ForgetArguments {
     /// Which revisions
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) revision: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagsCommand {
+    /// Give revisions these tags and no others
+    #[command(after_help = REVISIONS)]
+    Set(NewTagsArguments),
+    /// Give revisions these tags, too
+    #[command(after_help = REVISIONS)]
+    Add(NewTagsArguments),
+    /// Take these tags from revisions
+    #[command(after_help = REVISIONS)]
+    Remove(TagsArguments),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NewTagsArguments {
+    #[command(flatten)]
+    pub(crate) tags: TagsArguments,
+    /// Accept tags that are not in the schedule
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TagsArguments {
+    /// Tags, comma separated
+    #[arg(value_name = "TAGS")]
+    pub(crate) tags: String,
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) revision: String,
+    /// Change nothing unless each of the revisions has just these tags
+    #[arg(long, value_name = "TAGS")]
+    pub(crate) expect: Option<String>,
+    /// Drop the revisions that are left without tags, unless they are protected
+    #[arg(long)]
+    pub(crate) autoremove: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProtectArguments {
+    /// Which revisions
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) revision: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExpireArguments {
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it although something speaks against it
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use chunkstore::id::{RevisionId, SourceName};
 use chunkstore::layout::Layout;
 use chunkstore::limits::NAME_LEN_MAX;
+use chunkstore::retention::Schedule;
 use chunkstore::revision_spec::{Candidate, RevisionSpec, SpecError};
 use chunkstore::{History, Revision, Store};
 use jiff::tz::TimeZone;
@@ -45,6 +46,11 @@ impl BackupDirectory {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the configured schedule, if there is one.
+    pub(crate) fn schedule(&self) -> Option<&Schedule> {
+        self.config.as_ref()?.schedule.as_ref()
     }
 
     /// Returns the directory of the store. Relative paths begin at the backup directory.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use chunkstore::error::Error;
+use chunkstore::ops::expire::ExpireError;
 use chunkstore::ops::{BackupError, RestoreError};
 use chunkstore::revision_spec::SpecError;
 use chunkstore::source::SourceError;
@@ -52,6 +53,9 @@ pub(crate) enum CommandError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Store(#[from] Error),
+    /// What speaks against expiring.
+    #[error(transparent)]
+    ExpiryRefused(ExpireError),
 }
 
 impl From<BackupError> for CommandError {
@@ -59,6 +63,15 @@ impl From<BackupError> for CommandError {
         match error {
             BackupError::Source(error) => Self::Source(error),
             BackupError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ExpireError> for CommandError {
+    fn from(error: ExpireError) -> Self {
+        match error {
+            ExpireError::Store(error) => Self::Store(error),
+            refused => Self::ExpiryRefused(refused),
         }
     }
 }

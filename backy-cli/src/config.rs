@@ -8,11 +8,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use chunkstore::id::SourceName;
+use chunkstore::retention::Schedule;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-
-use crate::schedule::Schedule;
 
 /// Name of the file in a backup directory.
 pub(crate) const FILE_NAME: &str = "config";
@@ -41,9 +40,9 @@ pub(crate) enum ConfigError {
 pub(crate) struct Config {
     /// What is backed up.
     pub(crate) source: SourceConfig,
-    /// Tags and how they are kept.
-    #[serde(default, skip_serializing_if = "Schedule::is_empty")]
-    pub(crate) schedule: Schedule,
+    /// Tags and how they are kept. None at all is not the same as one without tags: by that everything would expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<Schedule>,
     /// Directory of the store, if it is not the backup directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<PathBuf>,
@@ -174,7 +173,7 @@ mod tests {
     fn config() -> Config {
         Config {
             source: SourceConfig { kind: SourceKind::File, filename: "/dev/vg/a: #b".into() },
-            schedule: Schedule::default(),
+            schedule: None,
             store: Some("/srv/store".into()),
             name: Some("vm1".parse().unwrap()),
         }
@@ -207,9 +206,52 @@ mod tests {
         )
         .unwrap()
         .unwrap();
-        assert!(config.schedule.has_tag("daily") && config.schedule.has_tag("hourly"));
+        let schedule = config.schedule.as_ref().unwrap();
+        assert!(schedule.permits("daily") && schedule.permits("hourly"));
         let text = serde_saphyr::to_string(&config).unwrap();
         assert_eq!(read(&text).unwrap(), Some(config));
+    }
+
+    #[test]
+    fn rules_of_the_calendar_are_read() {
+        let config = read(
+            "source: {type: file, filename: /x.img}\nschedule:\n  nightly: {keep-daily: 7, keep-weekly: 4}\n  \
+             hourly: {interval: 1h, keep: 24, keep-daily: 2}\n  keep-monthly: 12\n",
+        );
+        let config = config.unwrap().unwrap();
+        let schedule = config.schedule.as_ref().unwrap();
+        assert!(schedule.permits("nightly") && !schedule.permits("keep-monthly"));
+        assert!(!schedule.calendar().is_empty());
+        let text = serde_saphyr::to_string(&config).unwrap();
+        assert_eq!(read(&text).unwrap(), Some(config));
+    }
+
+    #[test]
+    fn missing_schedule_is_told_from_an_empty_one() {
+        let schedule = |text: &str| {
+            let text = format!("source: {{type: file, filename: /x}}\n{text}");
+            read(&text).unwrap().unwrap().schedule
+        };
+        assert_eq!(schedule(""), None);
+        assert_eq!(schedule("schedule: {}"), Some(Schedule::default()));
+        assert_eq!(schedule("schedule:"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_schedule_is_named() {
+        for (schedule, expected) in [
+            ("daily: {interval: 0, keep: 1}", "above 0"),
+            ("daily: {interval: 1d, keep: 0}", "at least 1"),
+            ("daily: {interval: 1d, kep: 1}", "kep"),
+            ("keep-hourly: 3", "keep-hourly"),
+            ("daily: {keep: 3}", "keep needs interval"),
+            ("daily: {interval: 1d}", "nothing says what is kept"),
+            ("'a b': {interval: 1d, keep: 1}", "a b"),
+        ] {
+            let text = format!("source: {{type: file, filename: /x}}\nschedule:\n  {schedule}\n");
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{schedule}: {error}");
+        }
     }
 
     #[test]

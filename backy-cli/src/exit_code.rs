@@ -43,7 +43,7 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
         CommandError::Spec { source, .. } if source.is_no_such_revision() => NOT_FOUND,
         CommandError::Spec { .. } => USAGE,
         CommandError::NoBackupDirectory { .. } => NOT_FOUND,
-        CommandError::Refused { .. } => REFUSED,
+        CommandError::Refused { .. } | CommandError::ExpiryRefused(_) => REFUSED,
         CommandError::DamageFound { .. } => DAMAGE,
         CommandError::File { source, .. } | CommandError::Output(source) => of_io(source),
         CommandError::LogFile { source, .. } => match of_io(source) {
@@ -90,7 +90,7 @@ fn of_store(error: &Error, signal: usize) -> u8 {
         | Error::UnsupportedFormat { .. } => FORMAT,
         Error::Damaged { .. } | Error::Missing { .. } | Error::LengthMismatch { .. } => DAMAGE,
         Error::NotAStore { .. } | Error::NoSuchRevision { .. } => NOT_FOUND,
-        Error::CannotCreate { .. } => REFUSED,
+        Error::CannotCreate { .. } | Error::Protected { .. } | Error::OtherTags { .. } => REFUSED,
         Error::Locked { .. } => LOCKED,
         Error::InvalidOption { .. } => USAGE,
         // This machine cannot be relied on; what is stored is sound.

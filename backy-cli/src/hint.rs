@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use chunkstore::error::{Error, ObjectName};
+use chunkstore::ops::expire::ExpireError;
+use chunkstore::retention::Refusal;
 use chunkstore::target::TargetError;
 
 use crate::command_error::CommandError;
@@ -26,10 +28,25 @@ pub(crate) fn of(error: &CommandError, backup_dir: &Path) -> Option<String> {
         CommandError::Config(ConfigError::Exists { .. }) => {
             "edit it, or use another backup directory".to_owned()
         }
+        CommandError::ExpiryRefused(ExpireError::Refused { refusals, .. }) => {
+            of_refusal(refusals.first()?, &command)
+        }
         CommandError::Target(error) => return of_target(error),
         CommandError::Store(error) => return of_store(error, &command),
         _ => return None,
     })
+}
+
+fn of_refusal(refusal: &Refusal, command: &str) -> String {
+    match refusal {
+        Refusal::FromTheFuture { id, .. } => format!(
+            "set the clock; if it was wrong when the revision was made, `{command} forget -r {id}`, or use --force"
+        ),
+        Refusal::Pause { .. } => {
+            "set the clock; if it is right, use --force, or wait for two more revisions".to_owned()
+        }
+        _ => format!("`{command} expire --dry-run` says why; --force does it all the same"),
+    }
 }
 
 fn of_target(error: &TargetError) -> Option<String> {
@@ -52,6 +69,12 @@ fn of_store(error: &Error, command: &str) -> Option<String> {
         }
         error if error.is_damage() => {
             format!("`{command} verify` lists all damage; `restore --keep-going` gets the rest")
+        }
+        Error::Protected { id } => {
+            format!("`{command} unprotect -r {id}` takes the protection away")
+        }
+        Error::OtherTags { .. } => {
+            format!("nothing was changed; `{command} status` shows the tags")
         }
         Error::UnsupportedFormat { .. } => "use a newer version of backy".to_owned(),
         Error::Locked { .. } => {

@@ -35,21 +35,6 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Reads an interval: a whole number with s, m, h, d or w behind it, or of seconds; more than 0.
-pub(crate) fn parse_interval(text: &str) -> Option<Duration> {
-    let (number, seconds) = match text.as_bytes().last()? {
-        b's' => (&text[..text.len() - 1], 1),
-        b'm' => (&text[..text.len() - 1], 60),
-        b'h' => (&text[..text.len() - 1], 60 * 60),
-        b'd' => (&text[..text.len() - 1], 24 * 60 * 60),
-        b'w' => (&text[..text.len() - 1], 7 * 24 * 60 * 60),
-        _ => (text, 1),
-    };
-    let is_number = !number.is_empty() && number.bytes().all(|symbol| symbol.is_ascii_digit());
-    let count = if is_number { number.parse::<u64>().ok()? } else { return None };
-    count.checked_mul(seconds).filter(|seconds| 0 < *seconds).map(Duration::from_secs)
-}
-
 /// Returns a duration: "0.3 s", "2 min 5 s", "3 h 4 min".
 pub(crate) fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
@@ -113,29 +98,6 @@ mod tests {
             ("16EiB", None),
         ] {
             assert_eq!(parse_size(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn intervals_are_read_as_the_schedule_has_them() {
-        for (text, expected) in [
-            ("1w", Some(604_800)),
-            ("2d", Some(172_800)),
-            ("3h", Some(10_800)),
-            ("25m", Some(1500)),
-            ("10s", Some(10)),
-            ("5", Some(5)),
-            ("0", None),
-            ("0d", None),
-            ("", None),
-            ("d", None),
-            ("+1d", None),
-            ("1y", None),
-            ("1.5h", None),
-            ("99999999999999999999w", None),
-            ("1\u{e4}", None),
-        ] {
-            assert_eq!(parse_interval(text), expected.map(Duration::from_secs), "{text:?}");
         }
     }
 

@@ -17,7 +17,6 @@ use crate::command_error::CommandError;
 use crate::config::{self, Config, SourceConfig, SourceKind};
 use crate::human;
 use crate::own_files;
-use crate::schedule::Schedule;
 use crate::ui::Ui;
 
 /// What a new backup directory shall be.
@@ -53,7 +52,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
     }
     let config = Config {
         source: options.source.clone(),
-        schedule: Schedule::default(),
+        schedule: None,
         store: options.store.clone(),
         // Written even if it is the default: the directory may be moved.
         name: Some(name),

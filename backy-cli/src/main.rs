@@ -13,7 +13,6 @@ mod log_file;
 mod own_files;
 mod progress;
 mod reports;
-mod schedule;
 mod signals;
 mod table;
 mod tags;

@@ -6,7 +6,8 @@ use chunkstore::Revision;
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
-use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, VerifyStats};
+use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, TagChange, VerifyStats};
+use chunkstore::retention::{Decision, Reason, Verdict};
 use chunkstore::time::Timestamp;
 use serde::Serialize;
 
@@ -24,6 +25,7 @@ pub(crate) struct RevisionReport<'a> {
     duration_seconds: f64,
     tags: &'a [String],
     trust: Trust,
+    protected: bool,
     complete: bool,
     kind: RevisionKind,
     parent: Option<RevisionId>,
@@ -41,6 +43,7 @@ impl<'a> From<&'a Revision> for RevisionReport<'a> {
             duration_seconds: human::seconds(record.statistics.duration_milliseconds),
             tags: &state.tags,
             trust: state.trust,
+            protected: state.protected,
             // Only a complete backup becomes a revision.
             complete: true,
             kind: record.kind,
@@ -286,6 +289,99 @@ pub(crate) struct FoundReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct ForgetReport<'a> {
     pub(crate) forgotten: &'a [RevisionId],
+}
+
+/// What an edit of tags did.
+#[derive(Debug, Serialize)]
+pub(crate) struct TagsReport<'a> {
+    pub(crate) revisions: Vec<TagChangeReport<'a>>,
+}
+
+/// What became of the tags of one revision.
+#[derive(Debug, Serialize)]
+pub(crate) struct TagChangeReport<'a> {
+    id: RevisionId,
+    tags_before: &'a [String],
+    tags_after: &'a [String],
+    removed: bool,
+}
+
+impl<'a> From<&'a TagChange> for TagChangeReport<'a> {
+    fn from(change: &'a TagChange) -> Self {
+        Self {
+            id: change.id,
+            tags_before: &change.before,
+            tags_after: &change.after,
+            removed: change.is_removed,
+        }
+    }
+}
+
+/// Which revisions are protected now, or no longer.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProtectReport<'a> {
+    pub(crate) protected: bool,
+    pub(crate) changed: &'a [RevisionId],
+    pub(crate) unchanged: &'a [RevisionId],
+}
+
+/// What an expiry did, or would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExpireReport<'a> {
+    source: &'a SourceName,
+    dry_run: bool,
+    removed: Vec<RevisionId>,
+    refusals: Vec<String>,
+    revisions: Vec<DecisionReport<'a>>,
+}
+
+impl<'a> ExpireReport<'a> {
+    pub(crate) fn new(source: &'a SourceName, dry_run: bool, verdict: &'a Verdict) -> Self {
+        Self {
+            source,
+            dry_run,
+            removed: verdict.removed().collect(),
+            refusals: verdict.refusals.iter().map(ToString::to_string).collect(),
+            revisions: verdict.decisions.iter().map(DecisionReport::from).collect(),
+        }
+    }
+}
+
+/// What becomes of one revision.
+#[derive(Debug, Serialize)]
+struct DecisionReport<'a> {
+    id: RevisionId,
+    time: Timestamp,
+    tags_before: &'a [String],
+    tags_after: &'a [String],
+    removed: bool,
+    reasons: Vec<ReasonReport<'a>>,
+}
+
+/// Why a tag or a revision is kept or dropped.
+#[derive(Debug, Serialize)]
+struct ReasonReport<'a> {
+    tag: Option<&'a str>,
+    keeps: bool,
+    reason: String,
+}
+
+impl<'a> From<&'a Decision> for DecisionReport<'a> {
+    fn from(decision: &'a Decision) -> Self {
+        let reason = |reason: &'a Reason| ReasonReport {
+            tag: reason.tag(),
+            keeps: reason.keeps(),
+            reason: reason.to_string(),
+        };
+        Self {
+            id: decision.id,
+            time: decision.time,
+            tags_before: &decision.tags_before,
+            tags_after: &decision.tags_after,
+            removed: decision.is_removed,
+            reasons: decision.reasons.iter().map(reason).collect(),
+        }
+    }
 }
 
 /// What the index was made from.

@@ -1,53 +1,48 @@
 //! Tags of a revision as the command line takes them.
 
+use chunkstore::limits::NAME_LEN_MAX;
+use chunkstore::retention::Schedule;
+use chunkstore::revision_spec::is_tag_word;
+
 use crate::command_error::CommandError;
-use crate::schedule::Schedule;
 
-/// Tags that begin like this belong to no schedule and never expire.
-const MANUAL: &str = "manual:";
-
-/// Longest tag in bytes.
-const TAG_LEN_MAX: usize = 255;
-
-/// Reads a comma separated list of tags. Each must be in the schedule or manual, unless `force`.
+/// Reads a comma separated list of at least one tag. Each must be in the schedule or manual, unless `force`.
 pub(crate) fn parse(
     text: &str,
     schedule: &Schedule,
     force: bool,
 ) -> Result<Vec<String>, CommandError> {
-    let mut tags: Vec<String> = Vec::new();
-    let mut unknown = Vec::new();
-    for tag in text.split(',').map(str::trim) {
-        if !is_tag(tag) {
-            return Err(CommandError::Usage(format!(
-                "not a tag: {tag:?} (1 to {TAG_LEN_MAX} of A-Z a-z 0-9 : . _ - + @ / =, without '..')"
-            )));
-        }
-        let is_known = schedule.has_tag(tag) || tag.strip_prefix(MANUAL).is_some_and(not_empty);
-        if !is_known && !force {
-            unknown.push(tag);
-        }
-        if !tags.iter().any(|known| known == tag) {
-            tags.push(tag.to_owned());
-        }
-    }
+    let tags = parse_any(text)?;
+    let is_unknown = |tag: &&String| !force && !schedule.permits(tag);
+    let unknown: Vec<&str> = tags.iter().filter(is_unknown).map(String::as_str).collect();
     if unknown.is_empty() {
         return Ok(tags);
     }
     Err(CommandError::UnknownTags { tags: unknown.join(", ") })
 }
 
-/// Returns whether the revision language can name a tag.
-pub(crate) fn is_tag(text: &str) -> bool {
-    let permitted = |symbol: u8| symbol.is_ascii_alphanumeric() || b":._-+@/=".contains(&symbol);
-    not_empty(text)
-        && text.len() <= TAG_LEN_MAX
-        && text.bytes().all(permitted)
-        && !text.contains("..")
+/// Reads a comma separated list of at least one tag, whatever the schedule has.
+pub(crate) fn parse_any(text: &str) -> Result<Vec<String>, CommandError> {
+    let mut tags: Vec<String> = Vec::new();
+    for tag in text.split(',').map(str::trim) {
+        if !is_tag_word(tag) {
+            return Err(CommandError::Usage(format!(
+                "not a tag: {tag:?} (1 to {NAME_LEN_MAX} of A-Z a-z 0-9 : . _ - + @ / =, without '..')"
+            )));
+        }
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.to_owned());
+        }
+    }
+    Ok(tags)
 }
 
-fn not_empty(text: &str) -> bool {
-    !text.is_empty()
+/// Reads a list of tags where the empty text means none at all.
+pub(crate) fn or_none(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<Vec<String>, CommandError>,
+) -> Result<Vec<String>, CommandError> {
+    if text.trim().is_empty() { Ok(Vec::new()) } else { parse(text) }
 }
 
 #[cfg(test)]
@@ -66,6 +61,14 @@ mod tests {
         assert!(error.to_string().contains("daily, weekly"), "{error}");
         assert!(parse("daily,weekly", &Schedule::default(), true).is_ok());
         assert!(parse("manual:", &Schedule::default(), false).is_err());
+    }
+
+    #[test]
+    fn empty_text_means_no_tags_where_that_makes_sense() {
+        assert!(parse_any("").is_err());
+        assert_eq!(or_none(" ", parse_any).unwrap(), Vec::<String>::new());
+        assert_eq!(or_none("daily", parse_any).unwrap(), ["daily"]);
+        assert!(or_none("daily,", parse_any).is_err());
     }
 
     #[test]

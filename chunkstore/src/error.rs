@@ -69,6 +69,22 @@ pub enum Error {
         /// The id.
         id: RevisionId,
     },
+    /// The revision is protected, and would be dropped.
+    #[error("revision {id} is protected")]
+    Protected {
+        /// The id.
+        id: RevisionId,
+    },
+    /// A revision has other tags than the caller expects.
+    #[error("revision {id} has the tags {found:?}, not {expected:?}")]
+    OtherTags {
+        /// The id.
+        id: RevisionId,
+        /// The tags that it has, with commas.
+        found: String,
+        /// The tags that were expected.
+        expected: String,
+    },
     /// Another process holds a lock.
     #[error("{what} is locked by {holder}")]
     Locked {

@@ -49,6 +49,7 @@ pub mod error;
 mod index;
 pub mod lock;
 mod pack;
+pub mod retention;
 pub mod revision;
 pub mod revision_spec;
 mod session;

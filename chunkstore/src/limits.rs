@@ -33,10 +33,6 @@ pub const DOCUMENT_LEN_MAX: u64 = 1 << 20;
 /// Most packs in one condemned list.
 pub const CONDEMNED_COUNT_MAX: u32 = 1 << 24;
 
-/// Memory in bytes that the buffers of an operation share unless it is told otherwise. With what the program itself takes and
-/// the allocator leaves unused, it stays below 256 MiB.
-pub const MEMORY_DEFAULT: usize = 200 << 20;
-
 /// Longest zero-block in bytes that the cutter looks at: zero runs consist of whole blocks.
 pub const ZERO_BLOCK_LEN: u64 = 4 << 10;
 

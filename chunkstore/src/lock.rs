@@ -38,6 +38,11 @@ pub struct PurgeLock(#[expect(dead_code, reason = "held, not read")] pub(crate) 
 #[derive(Debug)]
 pub struct SourceLock(#[expect(dead_code, reason = "held, not read")] pub(crate) Lock);
 
+/// The right to change states of revisions and to remove records. Held for a few small files, so that whoever
+/// changes a state has read the one that is replaced.
+#[derive(Debug)]
+pub struct HistoryLock(#[expect(dead_code, reason = "held, not read")] pub(crate) Lock);
+
 /// Takes the lock `path` and waits for it.
 pub(crate) fn wait(environment: &Environment, path: &Path, mode: LockMode) -> Result<Lock> {
     match open(environment, path, mode, true)? {

@@ -6,6 +6,7 @@ use crate::error::{Error, ObjectName, Result, unsupported_or_damaged};
 use crate::format::{FormatError, RevisionRecord, RevisionState};
 use crate::id::{RevisionId, SourceName};
 use crate::limits::DOCUMENT_LEN_MAX;
+use crate::lock::HistoryLock;
 use crate::storage::{Existing, ObjectKey, Storage};
 use crate::store::Store;
 
@@ -165,8 +166,25 @@ impl Store {
         self.storage().put(&key, &record.encode(), Existing::Refuse)
     }
 
-    /// Replaces the state of a revision, durably.
-    pub(crate) fn write_state(&self, source: &SourceName, state: &RevisionState) -> Result<()> {
+    /// Removes a revision, durably.
+    pub(crate) fn remove_revision(
+        &self,
+        _lock: &HistoryLock,
+        source: &SourceName,
+        id: &RevisionId,
+    ) -> Result<()> {
+        // The record first: a state without a record is nothing.
+        self.storage().delete(&ObjectKey::Record(source.clone(), *id))?;
+        self.storage().delete(&ObjectKey::State(source.clone(), *id))
+    }
+
+    /// Replaces the state of a revision, durably. What is replaced was read under the same lock.
+    pub(crate) fn write_state(
+        &self,
+        _lock: &HistoryLock,
+        source: &SourceName,
+        state: &RevisionState,
+    ) -> Result<()> {
         let key = ObjectKey::State(source.clone(), state.id);
         self.storage().put(&key, &state.encode(), Existing::Replace)
     }

@@ -9,7 +9,11 @@
 //! single = "(" spec ")" | ("first" | "last" | "not" | "reverse") "(" spec ")" | word
 //! word   = number from the newest | id | prefix of an id | "latest" | "last" | "first"
 //!        | "all" | "clean" | "tag:" tag | "trust:" trust | date (only beside "..")
+//!        | "local" | "remote" | "server:" name
 //! ```
+//!
+//! All revisions of a store are complete and local. So `clean` and `local` are all of them, as in scripts for stores where others
+//! exist; `remote` and `server:NAME` are none.
 //!
 //! Pure: the history is a slice of [`Candidate`], oldest first, and the time zone of dates is an argument.
 //! Neither parsing nor selecting panics on any input; depth and length are bounded.
@@ -19,6 +23,7 @@ use jiff::tz::TimeZone;
 
 use crate::format::Trust;
 use crate::id::RevisionId;
+use crate::limits::NAME_LEN_MAX;
 use crate::time::Timestamp;
 
 mod evaluate;
@@ -35,6 +40,16 @@ pub const ID_PREFIX_LEN_MIN: usize = 4;
 
 /// Most digits of a number. A longer run of digits is the prefix of an id.
 pub const NUMBER_LEN_MAX: usize = 9;
+
+/// Returns whether `tag:` and this text names a tag: 1 to 255 bytes of `A-Z a-z 0-9 : . _ - + @ / =`, without `..`.
+#[must_use]
+pub fn is_tag_word(text: &str) -> bool {
+    let permitted = |symbol: u8| symbol.is_ascii_alphanumeric() || b":._-+@/=".contains(&symbol);
+    !text.is_empty()
+        && text.len() <= NAME_LEN_MAX
+        && text.bytes().all(permitted)
+        && !text.contains("..")
+}
 
 /// What a specification looks at in a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,8 +226,10 @@ enum Word {
     Prefix(String),
     Latest,
     First,
-    /// Every revision, or every complete one: there are no others in a store.
+    /// Every revision, every complete one, every local one: there are no others in a store.
     All,
+    /// Every revision of another server.
+    Remote,
     Tag(String),
     Trust(Trust),
 }

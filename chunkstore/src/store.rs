@@ -14,9 +14,10 @@ use crate::id::{ChunkId, SourceName, StoreId};
 use crate::index::Index;
 use crate::layout::Layout;
 use crate::limits::DOCUMENT_LEN_MAX;
-use crate::lock::{self, PurgeLock, SourceLock};
+use crate::lock::{self, HistoryLock, PurgeLock, SourceLock};
 use crate::session::Session;
 use crate::storage::{Existing, LocalStorage, ObjectKey, Storage};
+use crate::vfs::LockMode;
 
 /// Version of the store format that this program writes, and the highest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -234,6 +235,12 @@ impl Store {
     pub fn lock_purge(&self) -> Result<PurgeLock> {
         let path = self.layout().lock("purge");
         lock::try_exclusive(self.environment(), &path, "purge of this store").map(PurgeLock)
+    }
+
+    /// Takes the right to change states and to remove records, and waits for it. No other lock may be taken while it is held.
+    pub(crate) fn lock_history(&self) -> Result<HistoryLock> {
+        let path = self.layout().lock("history");
+        lock::wait(self.environment(), &path, LockMode::Exclusive).map(HistoryLock)
     }
 
     /// Registers a session; purge knows it, and what it pins, when the call returns.

@@ -5,7 +5,7 @@ use crate::scene::Scene;
 #[test]
 fn help_of_each_command_has_its_options() {
     let scene = Scene::new();
-    let commands: [(&[&str], &[&str]); 12] = [
+    let commands: [(&[&str], &[&str]); 19] = [
         (
             &["init"],
             &[
@@ -35,6 +35,13 @@ fn help_of_each_command_has_its_options() {
         (&["find"], &["--revision", "--uuid"]),
         (&["verify"], &["--revision"]),
         (&["forget"], &["--revision"]),
+        (&["tags"], &["set", "add", "remove"]),
+        (&["tags", "set"], &["TAGS", "--revision", "--expect", "--autoremove", "--force"]),
+        (&["tags", "add"], &["TAGS", "--revision", "--expect", "--autoremove", "--force"]),
+        (&["tags", "remove"], &["TAGS", "--revision", "--expect", "--autoremove"]),
+        (&["protect"], &["--revision"]),
+        (&["unprotect"], &["--revision"]),
+        (&["expire"], &["--dry-run", "--force", "keep-weekly"]),
         (&["purge"], &["--dry-run", "--now"]),
         (&["index"], &["rebuild"]),
         (&["index", "rebuild"], &[]),

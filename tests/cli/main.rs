@@ -3,6 +3,7 @@
 
 mod backup;
 mod damage;
+mod expire;
 mod help;
 mod init;
 mod json;
@@ -12,3 +13,4 @@ mod revisions;
 mod scene;
 mod space;
 mod system;
+mod tags;

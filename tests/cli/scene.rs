@@ -150,6 +150,18 @@ impl Scene {
         output.text().lines().map(str::to_owned).collect()
     }
 
+    /// Returns the tags of revisions, with commas between those of one.
+    #[track_caller]
+    pub(crate) fn tags(&self, spec: &str) -> Vec<String> {
+        let listed = self.succeeds(["--json", "status", "-r", spec]).json();
+        let revisions = listed.as_array().expect("status lists revisions").iter();
+        let join = |one: &serde_json::Value| {
+            let tags = one["tags"].as_array().expect("tags are a list").iter();
+            tags.filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(",")
+        };
+        revisions.map(join).collect()
+    }
+
     /// Returns the path of the largest pack: one with data.
     pub(crate) fn largest_pack(&self) -> PathBuf {
         let packs = files_below(&self.backup_path("packs"));

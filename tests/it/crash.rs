@@ -264,8 +264,8 @@ fn forget_then_die_then_purge(are_lost: bool) -> (SimulatedVfs, Model) {
     let id = model.backup(&store, "a", &images.first).unwrap();
     model.backup(&store, "b", &images.other).unwrap();
     drop(store);
-    // Mutating call 0 removes the record, call 1 is the sync.
-    vfs.set_faults(FaultPlan::stop_at_mutation(1));
+    // Mutating call 0 makes the lock file, call 1 removes the record, call 2 is the sync.
+    vfs.set_faults(FaultPlan::stop_at_mutation(2));
     let store = simulated_store::open(&vfs, 2).unwrap();
     assert!(model.forget(&store, id).is_err());
     drop(store);

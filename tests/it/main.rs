@@ -12,5 +12,6 @@ mod model;
 mod regressions;
 mod rescue;
 mod restore;
+mod retention;
 mod scale;
 mod sizes;

@@ -16,14 +16,13 @@ use crate::human;
 use crate::init::{InitOptions, initialise, parse_source};
 use crate::own_files;
 use crate::reports::BackupReport;
-use crate::schedule::Schedule;
 use crate::tags;
 use crate::ui::Ui;
 
 pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(), CommandError> {
     let named = arguments.source.as_deref().map(split_source).transpose()?;
     let config = Config::read(path)?;
-    let schedule = config.as_ref().map_or_else(Schedule::default, |config| config.schedule.clone());
+    let schedule = config.as_ref().and_then(|config| config.schedule.clone()).unwrap_or_default();
     let tags = tags::parse(&arguments.tags, &schedule, arguments.force)?;
     let filename = match (&config, &named) {
         (Some(config), named) => {

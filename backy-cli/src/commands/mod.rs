@@ -3,14 +3,17 @@
 mod backup;
 mod completions;
 mod damage;
+mod expire;
 mod find;
 mod forget;
 mod index;
 mod init;
+mod protect;
 mod purge;
 mod restore;
 mod status;
 mod store;
+mod tags;
 mod verify;
 
 use clap::CommandFactory;
@@ -32,6 +35,10 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Find(arguments)) => find::run(directory, arguments, ui),
         Some(Command::Verify(arguments)) => verify::run(directory, arguments, ui),
         Some(Command::Forget(arguments)) => forget::run(directory, arguments, ui),
+        Some(Command::Tags(command)) => tags::run(directory, command, ui),
+        Some(Command::Protect(arguments)) => protect::run(directory, arguments, true, ui),
+        Some(Command::Unprotect(arguments)) => protect::run(directory, arguments, false, ui),
+        Some(Command::Expire(arguments)) => expire::run(directory, arguments, ui),
         Some(Command::Purge(arguments)) => purge::run(directory, arguments, ui),
         Some(Command::Index(IndexCommand::Rebuild)) => index::rebuild(directory, ui),
         Some(Command::Store(StoreCommand::Info)) => store::info(directory, ui),

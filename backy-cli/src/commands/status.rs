@@ -40,8 +40,15 @@ fn text(revisions: &[Revision], zone: &TimeZone) -> String {
         alignment.push(Align::Left);
         heading.push("Source".to_owned());
     }
-    alignment.extend([Align::Right, Align::Right, Align::Right, Align::Left, Align::Left]);
-    heading.extend(["Size", "New", "Duration", "Tags", "Trust"].map(str::to_owned));
+    alignment.extend([Align::Right, Align::Right, Align::Right, Align::Left]);
+    heading.extend(["Size", "New", "Duration", "Tags"].map(str::to_owned));
+    let some_protected = revisions.iter().any(|revision| revision.state.protected);
+    if some_protected {
+        alignment.push(Align::Left);
+        heading.push("Protected".to_owned());
+    }
+    alignment.push(Align::Left);
+    heading.push("Trust".to_owned());
     let mut rows = vec![heading];
     for Revision { record, state } in revisions {
         let mut row = vec![human::time(record.time, zone), record.id.to_string()];
@@ -53,8 +60,11 @@ fn text(revisions: &[Revision], zone: &TimeZone) -> String {
             human::size(record.statistics.stored_bytes),
             human::duration(record.statistics.duration_milliseconds),
             state.tags.join(","),
-            state.trust.to_string(),
         ]);
+        if some_protected {
+            row.push(if state.protected { "yes" } else { "" }.to_owned());
+        }
+        row.push(state.trust.to_string());
         rows.push(row);
     }
     format!("{}{}", table::render(&alignment, &rows), summary(revisions))

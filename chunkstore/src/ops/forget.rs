@@ -1,8 +1,8 @@
 //! Forget: drop revisions. The space comes back with a purge.
 
-use crate::error::Result;
-use crate::id::RevisionId;
-use crate::storage::{ObjectKey, Storage};
+use crate::error::{Error, Result};
+use crate::id::{RevisionId, SourceName};
+use crate::lock::HistoryLock;
 use crate::store::Store;
 
 /// What a forget did.
@@ -12,14 +12,19 @@ pub struct ForgetStats {
     pub forgotten: Vec<RevisionId>,
 }
 
-/// Forgets revisions, also such whose record is damaged. Nothing happens unless all of them exist.
+/// Forgets revisions, also such whose record is damaged. Nothing happens unless all of them exist and none is protected.
+///
+/// A revision whose state is damaged counts as protected; one whose record is damaged does not: nothing of it can be
+/// read, and until it is forgotten it stops every purge.
 ///
 /// Who reads one of them at this moment reads on. A crash forgets some of them or all.
 ///
 /// # Errors
 ///
-/// - [`crate::error::Error::NoSuchRevision`] if one of them does not exist.
-/// - [`crate::error::Error::Storage`] if one cannot be removed.
+/// - [`Error::NoSuchRevision`] if one of them does not exist.
+/// - [`Error::Protected`] if one of them is protected.
+/// - [`Error::UnsupportedFormat`] if one of them is of a newer program, which may have protected it.
+/// - [`Error::Storage`] if one cannot be removed.
 ///
 /// # Examples
 ///
@@ -41,16 +46,29 @@ pub struct ForgetStats {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn forget(store: &Store, ids: &[RevisionId]) -> Result<ForgetStats> {
-    let mut keys = Vec::with_capacity(ids.len());
+    let lock = store.lock_history()?;
+    let mut sources = Vec::with_capacity(ids.len());
     for id in ids {
-        keys.push((store.source_of(id)?, *id));
+        let source = store.source_of(id)?;
+        refuse_protected(store, &lock, &source, id)?;
+        sources.push(source);
     }
-    let mut stats = ForgetStats::default();
-    for (source, id) in keys {
-        // The record first: a state without a record is nothing.
-        store.storage().delete(&ObjectKey::Record(source.clone(), id))?;
-        store.storage().delete(&ObjectKey::State(source, id))?;
-        stats.forgotten.push(id);
+    for (source, id) in sources.iter().zip(ids) {
+        store.remove_revision(&lock, source, id)?;
     }
-    Ok(stats)
+    Ok(ForgetStats { forgotten: ids.to_vec() })
+}
+
+/// Nobody can protect it any more while the lock is held.
+fn refuse_protected(
+    store: &Store,
+    _lock: &HistoryLock,
+    source: &SourceName,
+    id: &RevisionId,
+) -> Result<()> {
+    match store.read_revision(source, id) {
+        Ok(Some(revision)) if revision.state.protected => Err(Error::Protected { id: *id }),
+        Ok(_) | Err(Error::Damaged { .. }) => Ok(()),
+        Err(other) => Err(other),
+    }
 }

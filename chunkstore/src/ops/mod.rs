@@ -1,13 +1,16 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+pub mod expire;
 mod findings;
 mod forget;
 mod info;
 mod page_bounds;
+mod protect;
 pub mod purge;
 mod rebuild_index;
 mod restore;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -16,6 +19,12 @@ pub use backup::{BackupError, BackupOptions, BackupStats, backup};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
+pub use protect::{ProtectStats, protect};
 pub use rebuild_index::{RebuildStats, rebuild_index};
 pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use tags::{TagChange, TagEdit, TagOptions, TagStats, edit_tags};
 pub use verify::{VerifyOptions, VerifyStats, verify};
+
+/// Memory in bytes that the buffers of an operation share unless it is told otherwise. With what the program itself takes and
+/// the allocator leaves unused, it stays below 256 MiB.
+pub const MEMORY_DEFAULT: usize = 200 << 20;

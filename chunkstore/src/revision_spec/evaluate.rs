@@ -97,6 +97,7 @@ fn named(word: &Word, history: &[Candidate]) -> Result<Vec<usize>, SpecError> {
     let unknown = |spec: &str| SpecError::Unknown { spec: spec.to_owned() };
     match word {
         Word::All => Ok(all.collect()),
+        Word::Remote => Ok(Vec::new()),
         Word::Tag(tag) => Ok(all.filter(|&index| history[index].tags.contains(tag)).collect()),
         Word::Trust(trust) => Ok(all.filter(|&index| history[index].trust == *trust).collect()),
         Word::First => all.take(1).next().map(|index| vec![index]).ok_or_else(|| unknown("first")),

@@ -201,7 +201,8 @@ fn word(text: &str) -> Result<Word, SpecError> {
     match text {
         "latest" | "last" => return Ok(Word::Latest),
         "first" => return Ok(Word::First),
-        "all" | "clean" => return Ok(Word::All),
+        "all" | "clean" | "local" => return Ok(Word::All),
+        "remote" => return Ok(Word::Remote),
         "not" | "reverse" => return Err(syntax("'(' after a function")),
         _ => {}
     }
@@ -215,6 +216,12 @@ fn word(text: &str) -> Result<Word, SpecError> {
         return trust(name.trim())
             .map(Word::Trust)
             .ok_or_else(|| syntax("trusted, distrusted, verified or damaged after 'trust:'"));
+    }
+    if let Some(server) = text.strip_prefix("server:") {
+        return match server.trim() {
+            "" => Err(syntax("a name after 'server:'")),
+            _ => Ok(Word::Remote),
+        };
     }
     if text.bytes().all(|symbol| symbol.is_ascii_digit()) && text.len() <= NUMBER_LEN_MAX {
         return text.parse().map(Word::Number).map_err(|_| syntax("a number"));

@@ -4,6 +4,8 @@ use jiff::tz;
 
 use super::*;
 
+mod golden;
+
 fn id(digits: &str) -> RevisionId {
     format!("{digits:0<32}").parse().unwrap()
 }
@@ -95,7 +97,7 @@ fn words_select_sets() {
     assert_syntax_error("trust:perfect");
     assert_syntax_error("tag:");
     assert_syntax_error("daily");
-    assert_syntax_error("local");
+    assert_syntax_error("server:");
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn worker_memory(chunking: &ChunkingParams, level: i32, page: PageBounds) -> usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{MEMORY_DEFAULT, SPAN_LEN_MIN};
+    use crate::limits::SPAN_LEN_MIN;
+    use crate::ops::MEMORY_DEFAULT;
 
     fn divide(total: usize, threads: usize, lengths: [u32; 3], level: i32) -> Result<Memory> {
         let chunking = ChunkingParams::new(lengths[0], lengths[1], lengths[2]).unwrap();

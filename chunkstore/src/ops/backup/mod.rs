@@ -28,7 +28,8 @@ use crate::format::{
     BackupStatistics, ObjectKind, RevisionKind, RevisionRecord, Root, SessionKind, SpanRef, is_tag,
 };
 use crate::id::{ChunkId, RevisionId, SourceName};
-use crate::limits::{IMAGE_LEN_MAX, MEMORY_DEFAULT, ROOT_SPAN_COUNT_MAX};
+use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
+use crate::ops::MEMORY_DEFAULT;
 use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};

@@ -79,13 +79,17 @@ impl Parent {
     /// Notes that the doubt has had its effect: every chunk was written again for revision `id`. A doubt that came or
     /// changed meanwhile stays. If this fails, the next backup writes everything once more.
     pub(super) fn settle_doubt(&self, store: &Store, id: RevisionId) -> Result<()> {
+        if self.doubtful.is_empty() {
+            return Ok(());
+        }
+        let lock = store.lock_history()?;
         for Revision { record, state } in &self.doubtful {
-            match store.read_revision(&record.source, &record.id)? {
-                Some(current) if current.state == *state => {
-                    let state = RevisionState { rewritten: Some(id), ..state.clone() };
-                    store.write_state(&record.source, &state)?;
-                }
-                Some(_) | None => {}
+            let Some(current) = store.read_revision(&record.source, &record.id)? else { continue };
+            // Tags and protection are no doubts.
+            let (tags, protected) = (current.state.tags.clone(), current.state.protected);
+            if current.state == (RevisionState { tags, protected, ..state.clone() }) {
+                let state = RevisionState { rewritten: Some(id), ..current.state };
+                store.write_state(&lock, &record.source, &state)?;
             }
         }
         Ok(())

@@ -121,7 +121,8 @@ fn too_little(total: usize, needed: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{MEMORY_DEFAULT, SPAN_LEN_MIN};
+    use crate::limits::SPAN_LEN_MIN;
+    use crate::ops::MEMORY_DEFAULT;
 
     const EXTREMES: [[u32; 3]; 4] = [
         [64, 256, 1 << 10],

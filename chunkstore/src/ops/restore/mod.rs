@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::format::{PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::image_reader::ImageReader;
-use crate::limits::MEMORY_DEFAULT;
+use crate::ops::MEMORY_DEFAULT;
 use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};

@@ -12,7 +12,7 @@ use super::findings::DamagedChunk;
 use crate::error::{Error, Result};
 use crate::format::{RevisionState, SessionKind, Trust};
 use crate::id::{ChunkId, PackId, RevisionId};
-use crate::limits::MEMORY_DEFAULT;
+use crate::ops::MEMORY_DEFAULT;
 use crate::progress::Progress;
 use crate::revision::Revision;
 use crate::session::Session;
@@ -161,6 +161,15 @@ fn note_result(
 ) -> Result<bool> {
     let record = &revision.record;
     let now = store.environment().clock.now();
+    let note =
+        |error: &Error| progress.note(&format!("the result is not noted in the store: {error}"));
+    let lock = match store.lock_history() {
+        Err(error @ Error::Storage { .. }) => {
+            note(&error);
+            return Ok(false);
+        }
+        other => other?,
+    };
     let current = match store.read_revision(&record.source, &record.id)? {
         Some(current) => current.state,
         None => return Ok(false),
@@ -174,10 +183,10 @@ fn note_result(
         },
         false => RevisionState { trust: Trust::Damaged, rewritten: None, ..current },
     };
-    match store.write_state(&record.source, &state) {
+    match store.write_state(&lock, &record.source, &state) {
         Err(error @ Error::Storage { .. }) => {
             // The finding itself is not lost: it is what this operation returns.
-            progress.note(&format!("the result is not noted in the store: {error}"));
+            note(&error);
             Ok(false)
         }
         other => other.map(|()| true),
