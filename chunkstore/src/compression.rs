@@ -31,6 +31,16 @@ const TRIAL_LEVEL: i32 = 1;
 const LEVEL_OF_LARGE_TABLES_MIN: i32 = 9;
 const TABLE_LOG_MAX: u32 = 20;
 
+/// Levels by which the few new chunks of a mostly known image are compressed higher.
+const DENSER_BY: i32 = 2;
+
+/// Returns the level for new chunks of an image that the store mostly has: they are few, so their time counts less than
+/// their bytes, which stay. Levels below 1 ask for speed before all, so they remain what they are.
+#[must_use]
+pub const fn denser_level(level: i32) -> i32 {
+    if level < 1 || LEVEL_MAX < level + DENSER_BY { level } else { level + DENSER_BY }
+}
+
 /// Base-two logarithm of the largest window that a frame may ask for: that of the longest chunk.
 const WINDOW_LOG_MAX: u32 = CHUNK_LEN_MAX.ilog2();
 const FRAME_MAGIC: [u8; 4] = zstd_safe::MAGICNUMBER.to_le_bytes();
@@ -405,6 +415,15 @@ mod tests {
                 assert!(expand(codec, plain, &stored).unwrap() == *plain);
             }
         }
+    }
+
+    #[test]
+    fn denser_level_is_permitted_and_at_least_the_level() {
+        for level in LEVEL_MIN..=LEVEL_MAX {
+            let denser = denser_level(level);
+            assert!(level <= denser && Compressor::new(denser).is_ok(), "{level}");
+        }
+        assert_eq!([-1, 1, 10, 11, 12].map(denser_level), [-1, 3, 12, 11, 12]);
     }
 
     #[test]

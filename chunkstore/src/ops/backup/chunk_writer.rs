@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 
 use super::compression_failed;
 use crate::budget::{Budget, Share};
-use crate::compression::Compressor;
+use crate::compression::{Compressor, denser_level};
 use crate::error::{Error, Result};
 use crate::format::{BackupStatistics, Codec, ObjectKind};
 use crate::id::{ChunkId, SessionId};
@@ -70,6 +70,8 @@ pub(super) struct Worker<'a> {
     store: &'a Store,
     writer: &'a ChunkWriter,
     compressor: Compressor,
+    /// For new chunks as long as most of the image is known.
+    denser_compressor: Compressor,
     batch: Vec<(ObjectKind, ChunkId, Range<usize>)>,
     plain: Vec<u8>,
     /// New chunks, and what they take.
@@ -77,6 +79,7 @@ pub(super) struct Worker<'a> {
     parcel_len: usize,
     reused_bytes: u64,
     reused_chunks: u64,
+    new_bytes: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -86,12 +89,14 @@ impl<'a> Worker<'a> {
             store,
             writer,
             compressor: Compressor::new(level).map_err(compression_failed)?,
+            denser_compressor: Compressor::new(denser_level(level)).map_err(compression_failed)?,
             batch: Vec::new(),
             plain: Vec::new(),
             parcel: Vec::new(),
             parcel_len: 0,
             reused_bytes: 0,
             reused_chunks: 0,
+            new_bytes: 0,
         })
     }
 
@@ -253,8 +258,13 @@ impl<'a> Worker<'a> {
     /// Compresses a new chunk and puts it into the parcel.
     fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
         let mut payload = Vec::new();
+        // Why and how much: docs/decisions/0006-denser-increments.md.
+        let is_mostly_known = self.new_bytes < self.reused_bytes;
+        self.new_bytes += plain.len() as u64;
+        let compressor =
+            if is_mostly_known { &mut self.denser_compressor } else { &mut self.compressor };
         let codec =
-            self.compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
+            compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
         payload.shrink_to_fit();
         let plain_len = chunk_len(plain.len())?;
         let len = payload.len() + size_of::<NewChunk>();

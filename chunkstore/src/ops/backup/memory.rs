@@ -10,7 +10,7 @@
 //! | cache of the index | once: lookups of a backup take turns, and a change excludes them | its constant |
 //! | window of a span | each worker | twice the longest chunk and what is read at once |
 //! | batch | each worker | 8 MiB |
-//! | one chunk, compressed and expanded again | each worker | twice the longest chunk, and the compressor's own |
+//! | one chunk, compressed and expanded again | each worker | twice the longest chunk, and the compressors' own |
 //! | entries of a span, predicted and new | each worker | as many as a span of such chunks can have |
 //! | parcel in the making | each worker | 1 MiB |
 
@@ -22,7 +22,7 @@ use super::pack_pipeline::{PACK_COUNT_MAX, PACK_RECORD_COUNT_TARGET};
 use super::span::WINDOW_LEN;
 use crate::budget::{Budget, Share};
 use crate::chunking::ChunkingParams;
-use crate::compression::{Compressor, stored_len_max};
+use crate::compression::{Compressor, denser_level, stored_len_max};
 use crate::error::{Error, Result};
 use crate::index;
 use crate::ops::page_bounds::{ENTRY_LEN, PageBounds};
@@ -92,13 +92,15 @@ fn queue_memory(chunking: &ChunkingParams) -> usize {
 fn worker_memory(chunking: &ChunkingParams, level: i32, page: PageBounds) -> usize {
     let chunk = chunking.max() as usize;
     let batch = BATCH_LEN + BATCH_COUNT_MAX * BATCH_ENTRY_MEMORY;
-    let compressor = Compressor::memory(level, chunk.max(page.len_max));
+    let longest = chunk.max(page.len_max);
+    let compressors =
+        Compressor::memory(level, longest) + Compressor::memory(denser_level(level), longest);
     // While a span is cut: its window, one chunk compressed and expanded again, the predicted entries and the new ones.
     let entries = 2 * page.entry_count_max * ENTRY_LEN;
     let cutting = 2 * (chunk + WINDOW_LEN) + stored_len_max(chunk) + chunk + entries;
     // Then its page: the entries encoded; these compressed and expanded again.
     let listing = 2 * page.len_max + stored_len_max(page.len_max);
-    batch + PARCEL_LEN + compressor + cutting.max(listing)
+    batch + PARCEL_LEN + compressors + cutting.max(listing)
 }
 
 #[cfg(test)]
