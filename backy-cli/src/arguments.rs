@@ -147,7 +147,7 @@ pub(crate) struct InitArguments {
     /// Average length of chunks (a power of two); from a quarter to four times of it is permitted
     #[arg(long, value_name = "AVG")]
     pub(crate) average_chunk_size: Option<String>,
-    /// Compression level of zstd, -7 to 12; from 1 on two more for what is new in a mostly known image [default: 1]
+    /// Compression level of zstd, -7 to 12; with 1 and 2, what is new in a mostly known image gets two more [default: 1]
     #[arg(
         long,
         value_name = "L",

@@ -32,10 +32,11 @@ def step_table(step, figures, session):
         if wall is None:
             why = program["skipped"] or (program["absent"].get(step.action) if program["role"] != "bound" else None)
             if why and program["role"] != "bound":
-                rows.append([name, f"skipped: {why}", "", "", "", "", ""])
+                rows.append([name, 0, f"skipped: {why}", "", "", "", "", ""])
             continue
         rows.append([
             name,
+            figures.rounds(step.name, name),
             number(wall),
             number(figures.median(step.name, name, "cpu")),
             mib((figures.median(step.name, name, "rss_kib") or 0) * 1024),
@@ -43,7 +44,7 @@ def step_table(step, figures, session):
             mib(figures.added(step.name, name)),
             "" if name == "backy" or not backy else f"{wall / backy:.2f} x",
         ])
-    head = ["program", "wall s", "CPU s", "peak MiB", "store MiB", "added MiB", "wall to backy's"]
+    head = ["program", "runs", "wall s", "CPU s", "peak MiB", "store MiB", "added MiB", "wall to backy's"]
     return ["", f"#### {step.title[0].upper()}{step.title[1:]}", "", *table(head, rows)] if rows else []
 
 

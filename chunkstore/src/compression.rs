@@ -33,12 +33,15 @@ const TABLE_LOG_MAX: u32 = 20;
 
 /// Levels by which the few new chunks of a mostly known image are compressed higher.
 const DENSER_BY: i32 = 2;
+/// Highest level that new chunks are raised to: beyond it the tables of the compressor take more memory.
+const DENSER_LEVEL_MAX: i32 = 4;
 
 /// Returns the level for new chunks of an image that the store mostly has: they are few, so their time counts less than
-/// their bytes, which stay. Levels below 1 ask for speed before all, so they remain what they are.
+/// their bytes, which stay. Levels below 1 ask for speed before all, and higher ones have traded time for bytes already, so
+/// they remain what they are.
 #[must_use]
 pub const fn denser_level(level: i32) -> i32 {
-    if level < 1 || LEVEL_MAX < level + DENSER_BY { level } else { level + DENSER_BY }
+    if level < 1 || DENSER_LEVEL_MAX < level + DENSER_BY { level } else { level + DENSER_BY }
 }
 
 /// Base-two logarithm of the largest window that a frame may ask for: that of the longest chunk.
@@ -423,7 +426,7 @@ mod tests {
             let denser = denser_level(level);
             assert!(level <= denser && Compressor::new(denser).is_ok(), "{level}");
         }
-        assert_eq!([-1, 1, 10, 11, 12].map(denser_level), [-1, 3, 12, 11, 12]);
+        assert_eq!([-1, 0, 1, 2, 3, 12].map(denser_level), [-1, 0, 3, 4, 3, 12]);
     }
 
     #[test]

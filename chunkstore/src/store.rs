@@ -27,7 +27,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub struct StoreOptions {
     /// How images are cut. Can never be changed later.
     pub chunking: ChunkingParams,
-    /// zstd level for new chunks, -7 to 12. From level 1 on, what is new in an image that the store mostly has is
+    /// zstd level for new chunks, -7 to 12. With level 1 or 2, what is new in an image that the store mostly has is
     /// compressed two levels higher.
     pub compression_level: i32,
 }

@@ -196,6 +196,38 @@ fn same_bytes_twice_in_one_backup_are_stored_once() {
     assert_restores(&store, &stats.id, &image);
 }
 
+/// Returns bytes in which short strings come again: a compressor finds the more of them the more time it takes.
+fn repeated_strings(seed: u64, len: usize) -> Vec<u8> {
+    let mut numbers = Numbers(seed);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&Numbers(numbers.below(4000)).next_number().to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[test]
+fn what_is_added_to_a_mostly_known_image_is_compressed_more() {
+    let stored_bytes = |level: i32, known_len: u64| {
+        let options = StoreOptions { compression_level: level, ..StoreOptions::default() };
+        let (_vfs, store) = new_store(&options);
+        let mut image = SparseImage::new(4 * SPAN_LEN);
+        image.write(0, &Numbers(1).bytes(usize::try_from(known_len).unwrap()));
+        back_up(&store, "disk", &image);
+        image.write(3 * SPAN_LEN, &repeated_strings(2, 2 << 20));
+        let stats = back_up(&store, "disk", &image);
+        assert_restores(&store, &stats.id, &image);
+        assert_sound(&store, &[stats.id]);
+        stats.statistics.stored_bytes
+    };
+    let (mostly_new, mostly_known) = (stored_bytes(1, 100 * KIB), stored_bytes(1, 6 * MIB));
+    assert!(mostly_known < mostly_new * 9 / 10, "{mostly_known}, {mostly_new}");
+    // Of each level above 2 there is one only.
+    let (mostly_new, mostly_known) = (stored_bytes(5, 100 * KIB), stored_bytes(5, 6 * MIB));
+    assert!(mostly_new.abs_diff(mostly_known) < 100, "{mostly_known}, {mostly_new}");
+}
+
 /// Distrusts a revision as an editor of states does: by its file.
 fn distrust(vfs: &SimulatedVfs, store: &Store, id: &chunkstore::id::RevisionId) {
     let revision = store.revision(id).unwrap();

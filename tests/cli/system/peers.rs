@@ -87,6 +87,6 @@ fn comparison_measures_every_step_and_names_what_is_missing() {
 
     let text = fs::read_to_string(&table).unwrap();
     assert!(text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("old\n"));
-    assert!(text.contains("| borg | skipped: not installed (apt-get install borgbackup) |"));
+    assert!(text.contains("| borg | 0 | skipped: not installed (apt-get install borgbackup) |"));
     assert!(text.contains("| restore to a new file: time, to cp and sync | at most 1.3 x |"));
 }

@@ -70,8 +70,8 @@ pub(super) struct Worker<'a> {
     store: &'a Store,
     writer: &'a ChunkWriter,
     compressor: Compressor,
-    /// For new chunks as long as most of the image is known.
-    denser_compressor: Compressor,
+    /// For new chunks as long as most of the image is known, if they get another level.
+    denser_compressor: Option<Compressor>,
     batch: Vec<(ObjectKind, ChunkId, Range<usize>)>,
     plain: Vec<u8>,
     /// New chunks, and what they take.
@@ -85,11 +85,13 @@ pub(super) struct Worker<'a> {
 impl<'a> Worker<'a> {
     pub(super) fn new(store: &'a Store, writer: &'a ChunkWriter) -> Result<Self> {
         let level = store.config().compression_level;
+        let denser = Some(denser_level(level)).filter(|denser| *denser != level);
+        let denser = denser.map(Compressor::new).transpose().map_err(compression_failed)?;
         Ok(Self {
             store,
             writer,
             compressor: Compressor::new(level).map_err(compression_failed)?,
-            denser_compressor: Compressor::new(denser_level(level)).map_err(compression_failed)?,
+            denser_compressor: denser,
             batch: Vec::new(),
             plain: Vec::new(),
             parcel: Vec::new(),
@@ -261,8 +263,10 @@ impl<'a> Worker<'a> {
         // Why and how much: docs/decisions/0006-denser-increments.md.
         let is_mostly_known = self.new_bytes < self.reused_bytes;
         self.new_bytes += plain.len() as u64;
-        let compressor =
-            if is_mostly_known { &mut self.denser_compressor } else { &mut self.compressor };
+        let compressor = match &mut self.denser_compressor {
+            Some(denser) if is_mostly_known => denser,
+            _ => &mut self.compressor,
+        };
         let codec =
             compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
         payload.shrink_to_fit();

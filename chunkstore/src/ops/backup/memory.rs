@@ -93,8 +93,9 @@ fn worker_memory(chunking: &ChunkingParams, level: i32, page: PageBounds) -> usi
     let chunk = chunking.max() as usize;
     let batch = BATCH_LEN + BATCH_COUNT_MAX * BATCH_ENTRY_MEMORY;
     let longest = chunk.max(page.len_max);
-    let compressors =
-        Compressor::memory(level, longest) + Compressor::memory(denser_level(level), longest);
+    let denser = denser_level(level);
+    let denser = if denser == level { 0 } else { Compressor::memory(denser, longest) };
+    let compressors = Compressor::memory(level, longest) + denser;
     // While a span is cut: its window, one chunk compressed and expanded again, the predicted entries and the new ones.
     let entries = 2 * page.entry_count_max * ENTRY_LEN;
     let cutting = 2 * (chunk + WINDOW_LEN) + stored_len_max(chunk) + chunk + entries;
