@@ -242,9 +242,10 @@ impl Target for FileTarget {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), TargetError> {
         if self.is_dirty.swap(false, Ordering::AcqRel) {
             self.sync()?;
-            // What is read shall come from the medium. The kernel is free to ignore it, and some file systems do.
-            let _dropped = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
+        // What is read shall come from the medium. The kernel is free to ignore it, and some file systems do.
+        let len = std::num::NonZero::new(buffer.len() as u64);
+        let _dropped = rustix::fs::fadvise(&self.file, offset, len, Advice::DontNeed);
         self.file.read_exact_at(buffer, offset).map_err(|source| self.io_error("read back", source))
     }
 }
