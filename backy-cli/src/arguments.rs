@@ -30,6 +30,13 @@ keep-yearly needs it. Tags that are not in the schedule are dropped; manual: tag
 Refused without --force (exit code 9): if the clock seems to be wrong, if more than half of the
 revisions would go, or the last one that is neither distrusted nor damaged.";
 
+const DIFF: &str = "\
+Ranges are those of chunks: what lies outside is the same in both revisions, what lies inside may be.
+Only the lists of the chunks are read, so this takes as long as there are differences.
+
+Revisions: 0 is the newest, 1 the one before; an id or its unique beginning; A , B for two of them;
+see `backy find --help`.";
+
 /// Deduplicating, verified backup of disk images.
 #[derive(Debug, Parser)]
 #[command(name = "backy", version = VERSION, after_help = EXIT_CODES, propagate_version = false)]
@@ -100,6 +107,9 @@ pub(crate) enum Command {
     /// Read revisions from the store and check every byte
     #[command(after_help = REVISIONS)]
     Verify(VerifyArguments),
+    /// Print which bytes differ between two revisions
+    #[command(after_help = DIFF)]
+    Diff(DiffArguments),
     /// Drop revisions; `purge` gives their space back
     #[command(after_help = REVISIONS)]
     Forget(ForgetArguments),
@@ -220,6 +230,13 @@ pub(crate) struct VerifyArguments {
     /// Which revisions
     #[arg(short, long, value_name = "SPEC", default_value = "all")]
     pub(crate) revision: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArguments {
+    /// The first and the second revision; or given once, a specification of two
+    #[arg(short, long, value_name = "SPEC", required = true)]
+    pub(crate) revision: Vec<String>,
 }
 
 #[derive(Args, Debug)]

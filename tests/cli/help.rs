@@ -5,7 +5,7 @@ use crate::scene::Scene;
 #[test]
 fn help_of_each_command_has_its_options() {
     let scene = Scene::new();
-    let commands: [(&[&str], &[&str]); 19] = [
+    let commands: [(&[&str], &[&str]); 20] = [
         (
             &["init"],
             &[
@@ -34,6 +34,7 @@ fn help_of_each_command_has_its_options() {
         (&["status"], &["--revision", "--yaml"]),
         (&["find"], &["--revision", "--uuid"]),
         (&["verify"], &["--revision"]),
+        (&["diff"], &["--revision", "the same in both"]),
         (&["forget"], &["--revision"]),
         (&["tags"], &["set", "add", "remove"]),
         (&["tags", "set"], &["TAGS", "--revision", "--expect", "--autoremove", "--force"]),

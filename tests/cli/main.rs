@@ -3,6 +3,7 @@
 
 mod backup;
 mod damage;
+mod diff;
 mod expire;
 mod help;
 mod init;

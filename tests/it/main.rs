@@ -5,6 +5,7 @@ mod concurrency;
 mod cost;
 mod crash;
 mod damage;
+mod diff;
 mod faults;
 mod flip;
 mod golden;

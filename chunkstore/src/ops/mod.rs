@@ -1,11 +1,13 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+mod diff;
 pub mod expire;
 mod findings;
 mod forget;
 mod info;
 mod page_bounds;
+mod pinned;
 mod protect;
 pub mod purge;
 mod rebuild_index;
@@ -16,6 +18,7 @@ mod tests;
 mod verify;
 
 pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use diff::{Diff, DiffStats, diff};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
