@@ -213,6 +213,9 @@ pub(crate) struct StatusArguments {
     /// Print YAML
     #[arg(long, conflicts_with = "json")]
     pub(crate) yaml: bool,
+    /// Find out what each revision shares with others, and what forgetting it would free; reads all chunk lists
+    #[arg(long, conflicts_with = "yaml")]
+    pub(crate) space: bool,
 }
 
 #[derive(Args, Debug)]

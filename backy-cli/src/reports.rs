@@ -6,7 +6,9 @@ use chunkstore::Revision;
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
-use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, TagChange, VerifyStats};
+use chunkstore::ops::{
+    BackupStats, DamagedChunk, RestoreStats, RevisionSpace, StoreInfo, TagChange, VerifyStats,
+};
 use chunkstore::retention::{Decision, Reason, Verdict};
 use chunkstore::time::Timestamp;
 use serde::Serialize;
@@ -29,6 +31,26 @@ pub(crate) struct RevisionReport<'a> {
     complete: bool,
     kind: RevisionKind,
     parent: Option<RevisionId>,
+    #[serde(flatten)]
+    space: Option<SpaceReport>,
+}
+
+/// What a revision needs of the store, as `status --space` tells it.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SpaceReport {
+    shared_bytes: u64,
+    exclusive_bytes: u64,
+}
+
+impl RevisionReport<'_> {
+    /// Adds the space, if it was found out.
+    pub(crate) fn with_space(mut self, space: Option<&RevisionSpace>) -> Self {
+        self.space = space.map(|space| SpaceReport {
+            shared_bytes: space.shared_bytes,
+            exclusive_bytes: space.exclusive_bytes,
+        });
+        self
+    }
 }
 
 impl<'a> From<&'a Revision> for RevisionReport<'a> {
@@ -48,6 +70,7 @@ impl<'a> From<&'a Revision> for RevisionReport<'a> {
             complete: true,
             kind: record.kind,
             parent: record.parent,
+            space: None,
         }
     }
 }

@@ -31,7 +31,7 @@ fn help_of_each_command_has_its_options() {
                 "--keep-going",
             ],
         ),
-        (&["status"], &["--revision", "--yaml"]),
+        (&["status"], &["--revision", "--yaml", "--space"]),
         (&["find"], &["--revision", "--uuid"]),
         (&["verify"], &["--revision"]),
         (&["diff"], &["--revision", "the same in both"]),

@@ -16,3 +16,4 @@ mod restore;
 mod retention;
 mod scale;
 mod sizes;
+mod space;

@@ -12,6 +12,7 @@ mod protect;
 pub mod purge;
 mod rebuild_index;
 mod restore;
+mod space;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use info::{StoreInfo, info};
 pub use protect::{ProtectStats, protect};
 pub use rebuild_index::{RebuildStats, rebuild_index};
 pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use space::{RevisionSpace, space};
 pub use tags::{TagChange, TagEdit, TagOptions, TagStats, edit_tags};
 pub use verify::{VerifyOptions, VerifyStats, verify};
 
