@@ -1,12 +1,15 @@
 //! Arguments of the command line.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chunkstore::retention::Interval;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit_code;
+use crate::human;
 use crate::ui;
 
 /// Version of the program, and the store formats that it reads.
@@ -107,6 +110,8 @@ pub(crate) enum Command {
     /// Read revisions from the store and check every byte
     #[command(after_help = REVISIONS)]
     Verify(VerifyArguments),
+    /// Read whole packs again and check every byte, those first that were not read for the longest time
+    Scrub(ScrubArguments),
     /// Print which bytes differ between two revisions
     #[command(after_help = DIFF)]
     Diff(DiffArguments),
@@ -236,6 +241,22 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ScrubArguments {
+    /// Read only what was not read for this long: 12h, 30d, 4w, or seconds
+    #[arg(long, value_name = "AGE")]
+    pub(crate) older_than: Option<Interval>,
+    /// Read at most this much in a second: 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit: Option<NonZero<u64>>,
+}
+
+/// Reads a number of bytes a second: "50MiB/s", "50MiB".
+fn parse_rate(text: &str) -> Result<NonZero<u64>, String> {
+    let rate = human::parse_size(text.trim().trim_end_matches("/s"));
+    rate.and_then(NonZero::new).ok_or_else(|| "expected a rate such as 50MiB/s".to_owned())
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct DiffArguments {
     /// The first and the second revision; or given once, a specification of two
     #[arg(short, long, value_name = "SPEC", required = true)]
@@ -360,6 +381,19 @@ mod tests {
     fn version_names_the_format_of_the_library() {
         let format = format!("store format {}", chunkstore::FORMAT_VERSION);
         assert!(VERSION.ends_with(&format), "{VERSION:?}");
+    }
+
+    #[test]
+    fn rates_are_read() {
+        for (text, expected) in [
+            ("50MiB/s", Some(50 << 20)),
+            ("1 KiB", Some(1 << 10)),
+            ("0", None),
+            ("fast", None),
+            ("/s", None),
+        ] {
+            assert_eq!(parse_rate(text).ok().map(NonZero::get), expected, "{text}");
+        }
     }
 
     #[test]

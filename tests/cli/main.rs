@@ -12,6 +12,7 @@ mod locks_and_signals;
 mod restore;
 mod revisions;
 mod scene;
+mod scrub;
 mod space;
 mod system;
 mod tags;

@@ -15,5 +15,6 @@ mod rescue;
 mod restore;
 mod retention;
 mod scale;
+mod scrub;
 mod sizes;
 mod space;

@@ -9,6 +9,7 @@ use chunkstore::{Revision, Store};
 use jiff::tz::TimeZone;
 
 use super::damage;
+use super::scrub::{find_coverage, tell_coverage};
 use crate::arguments::StatusArguments;
 use crate::backup_directory::BackupDirectory;
 use crate::command_error::CommandError;
@@ -32,7 +33,15 @@ pub(crate) fn run(path: &Path, arguments: &StatusArguments, ui: &Ui) -> Result<(
         let space = |revision: &Revision| spaces.as_ref()?.get(&revision.record.id);
         let report = |revision| RevisionReport::from(revision).with_space(space(revision));
         let reports: Vec<_> = revisions.iter().map(report).collect();
-        ui.result(&reports, || text(revisions, spaces.as_ref(), &TimeZone::system()))?;
+        let zone = TimeZone::system();
+        let coverage = (!ui.is_json()).then(|| find_coverage(&store, ui)).transpose()?;
+        ui.result(&reports, || {
+            let mut text = text(revisions, spaces.as_ref(), &zone);
+            if let Some(coverage) = &coverage {
+                text.push_str(&format!("\n{}", tell_coverage(coverage, &zone)));
+            }
+            text
+        })?;
     }
     damage::records(selection.damaged_count)
 }

@@ -2,7 +2,7 @@
 //!
 //! Protocol of a reader: `docs/concurrency.md`, section "The protocol".
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::SessionKind;
 use crate::id::{ChunkId, RevisionId};
 use crate::revision::Revision;
@@ -22,7 +22,19 @@ pub(super) struct Pinned {
 impl Pinned {
     /// Registers sessions that pin the revisions, and reads their records again once purge knows it.
     pub(super) fn new(store: &Store, ids: &[RevisionId]) -> Result<Self> {
-        let read = || ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>();
+        Self::with(store, || ids.iter().map(|id| store.revision(id)).collect())
+    }
+
+    /// Pins those of the revisions that are not forgotten meanwhile.
+    pub(super) fn of_those_left(store: &Store, ids: &[RevisionId]) -> Result<Self> {
+        let read = |id: &RevisionId| match store.revision(id) {
+            Err(Error::NoSuchRevision { .. }) => None,
+            other => Some(other),
+        };
+        Self::with(store, || ids.iter().filter_map(read).collect())
+    }
+
+    fn with(store: &Store, read: impl Fn() -> Result<Vec<Revision>>) -> Result<Self> {
         let pins: Vec<ChunkId> = read()?.iter().map(|revision| revision.record.root).collect();
         let sessions = pins
             .chunks(PINS_MAX)

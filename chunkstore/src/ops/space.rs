@@ -78,7 +78,7 @@ pub fn space(store: &Store, progress: &dyn Progress) -> Result<Vec<RevisionSpace
     }
     let ids: Vec<RevisionId> =
         history.revisions.iter().map(|revision| revision.record.id).collect();
-    let mut pinned = Pinned::new(store, &ids)?;
+    let mut pinned = Pinned::of_those_left(store, &ids)?;
     pinned.revisions.sort_by(|one, other| {
         let key = |revision: &Revision| (revision.record.source.clone(), revision.record.sequence);
         key(one).cmp(&key(other))

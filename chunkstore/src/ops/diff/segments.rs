@@ -80,12 +80,12 @@ impl Segments {
                 SpanRef::Page(_) if self.is_shared(span) => {
                     self.segments.push_back(Segment { range, content: Content::Shared });
                 }
-                SpanRef::Page(id) => self.read_span(span, &id, range)?,
+                SpanRef::Page(id) => self.read_span(span, &id, &range)?,
             }
         }
     }
 
-    fn read_span(&mut self, span: usize, id: &ChunkId, range: Range<u64>) -> Result<()> {
+    fn read_span(&mut self, span: usize, id: &ChunkId, range: &Range<u64>) -> Result<()> {
         let location = self.locate(span)?;
         let page = self.reader.read_page(id, location, range.end - range.start)?;
         self.page_count += 1;

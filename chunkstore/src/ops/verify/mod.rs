@@ -1,8 +1,8 @@
 //! Verify: re-hash every chunk that revisions need, each one once, in the order in which packs hold them.
 
-mod check;
-mod memory;
-mod pack_check;
+pub(in crate::ops) mod check;
+pub(in crate::ops) mod memory;
+pub(in crate::ops) mod pack_check;
 
 use std::num::NonZero;
 
@@ -61,7 +61,8 @@ impl VerifyStats {
 }
 
 /// Re-hashes every chunk that one of the revisions needs, and notes the result in their state: `verified`,
-/// or `damaged`, so that the next backup of that source writes every chunk again.
+/// or `damaged`, so that the next backup of that source writes every chunk again. Packs that were read as a whole, because all of
+/// their records are needed, are entered in the ledger.
 ///
 /// Damage does not end the verification; it is in the statistics.
 ///
@@ -104,7 +105,7 @@ pub fn verify(
     let pinned = Pinned::new(store, ids)?;
     let revisions = &pinned.revisions;
     let memory = Memory::divide(options, store.chunking())?;
-    let run = Run { store, progress, memory };
+    let run = Run { store, progress, memory, limit: None };
     let checked = match run.check(revisions, false)? {
         Some(checked) => checked,
         None => {
@@ -116,6 +117,7 @@ pub fn verify(
             })?
         }
     };
+    store.enter_reads(&checked.reads, progress)?;
     let mut findings = checked.findings;
     let affected = run.attribute(revisions, &mut findings)?;
     let mut stats = VerifyStats {
@@ -140,7 +142,7 @@ pub fn verify(
 ///
 /// The state is read again: tags and protection may have been edited while the chunks were read, and a distrust that came
 /// meanwhile is not answered by what was read before.
-fn note_result(
+pub(in crate::ops) fn note_result(
     store: &Store,
     revision: &Revision,
     is_sound: bool,
