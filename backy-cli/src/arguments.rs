@@ -1,12 +1,15 @@
 //! Arguments of the command line.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chunkstore::retention::Interval;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit_code;
+use crate::human;
 use crate::ui;
 
 /// Version of the program, and the store formats that it reads.
@@ -29,6 +32,13 @@ keep-yearly needs it. Tags that are not in the schedule are dropped; manual: tag
 
 Refused without --force (exit code 9): if the clock seems to be wrong, if more than half of the
 revisions would go, or the last one that is neither distrusted nor damaged.";
+
+const DIFF: &str = "\
+Ranges are those of chunks: what lies outside is the same in both revisions, what lies inside may be.
+Only the lists of the chunks are read, so this takes as long as there are differences.
+
+Revisions: 0 is the newest, 1 the one before; an id or its unique beginning; A , B for two of them;
+see `backy find --help`.";
 
 /// Deduplicating, verified backup of disk images.
 #[derive(Debug, Parser)]
@@ -100,6 +110,11 @@ pub(crate) enum Command {
     /// Read revisions from the store and check every byte
     #[command(after_help = REVISIONS)]
     Verify(VerifyArguments),
+    /// Read whole packs again and check every byte, those first that were not read for the longest time
+    Scrub(ScrubArguments),
+    /// Print which bytes differ between two revisions
+    #[command(after_help = DIFF)]
+    Diff(DiffArguments),
     /// Drop revisions; `purge` gives their space back
     #[command(after_help = REVISIONS)]
     Forget(ForgetArguments),
@@ -203,6 +218,9 @@ pub(crate) struct StatusArguments {
     /// Print YAML
     #[arg(long, conflicts_with = "json")]
     pub(crate) yaml: bool,
+    /// Find out what each revision shares with others, and what forgetting it would free; reads all chunk lists
+    #[arg(long, conflicts_with = "yaml")]
+    pub(crate) space: bool,
 }
 
 #[derive(Args, Debug)]
@@ -220,6 +238,29 @@ pub(crate) struct VerifyArguments {
     /// Which revisions
     #[arg(short, long, value_name = "SPEC", default_value = "all")]
     pub(crate) revision: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScrubArguments {
+    /// Read only what was not read for this long: 12h, 30d, 4w, or seconds
+    #[arg(long, value_name = "AGE")]
+    pub(crate) older_than: Option<Interval>,
+    /// Read at most this much in a second: 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit: Option<NonZero<u64>>,
+}
+
+/// Reads a number of bytes a second: "50MiB/s", "50MiB".
+fn parse_rate(text: &str) -> Result<NonZero<u64>, String> {
+    let rate = human::parse_size(text.trim().trim_end_matches("/s"));
+    rate.and_then(NonZero::new).ok_or_else(|| "expected a rate such as 50MiB/s".to_owned())
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArguments {
+    /// The first and the second revision; or given once, a specification of two
+    #[arg(short, long, value_name = "SPEC", required = true)]
+    pub(crate) revision: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -340,6 +381,19 @@ mod tests {
     fn version_names_the_format_of_the_library() {
         let format = format!("store format {}", chunkstore::FORMAT_VERSION);
         assert!(VERSION.ends_with(&format), "{VERSION:?}");
+    }
+
+    #[test]
+    fn rates_are_read() {
+        for (text, expected) in [
+            ("50MiB/s", Some(50 << 20)),
+            ("1 KiB", Some(1 << 10)),
+            ("0", None),
+            ("fast", None),
+            ("/s", None),
+        ] {
+            assert_eq!(parse_rate(text).ok().map(NonZero::get), expected, "{text}");
+        }
     }
 
     #[test]

@@ -134,6 +134,7 @@ const fn name(phase: Phase) -> &'static str {
         Phase::Restore => "restore",
         Phase::ReadBack => "reading back",
         Phase::Verify => "verify",
+        Phase::Diff => "comparing",
         Phase::Mark => "finding what revisions need",
         Phase::Sweep => "giving space back",
         Phase::RebuildIndex => "rebuilding the index",

@@ -6,7 +6,10 @@ use chunkstore::Revision;
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
-use chunkstore::ops::{BackupStats, DamagedChunk, RestoreStats, StoreInfo, TagChange, VerifyStats};
+use chunkstore::ops::{
+    BackupStats, Coverage, DamagedChunk, RestoreStats, RevisionSpace, ScrubStats, StoreInfo,
+    TagChange, VerifyStats,
+};
 use chunkstore::retention::{Decision, Reason, Verdict};
 use chunkstore::time::Timestamp;
 use serde::Serialize;
@@ -29,6 +32,26 @@ pub(crate) struct RevisionReport<'a> {
     complete: bool,
     kind: RevisionKind,
     parent: Option<RevisionId>,
+    #[serde(flatten)]
+    space: Option<SpaceReport>,
+}
+
+/// What a revision needs of the store, as `status --space` tells it.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SpaceReport {
+    shared_bytes: u64,
+    exclusive_bytes: u64,
+}
+
+impl RevisionReport<'_> {
+    /// Adds the space, if it was found out.
+    pub(crate) fn with_space(mut self, space: Option<&RevisionSpace>) -> Self {
+        self.space = space.map(|space| SpaceReport {
+            shared_bytes: space.shared_bytes,
+            exclusive_bytes: space.exclusive_bytes,
+        });
+        self
+    }
 }
 
 impl<'a> From<&'a Revision> for RevisionReport<'a> {
@@ -48,6 +71,7 @@ impl<'a> From<&'a Revision> for RevisionReport<'a> {
             complete: true,
             kind: record.kind,
             parent: record.parent,
+            space: None,
         }
     }
 }
@@ -231,6 +255,60 @@ impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
     }
 }
 
+/// What `scrub` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct ScrubReport<'a> {
+    checked_packs: u64,
+    checked_chunks: u64,
+    checked_bytes: u64,
+    damaged: Vec<DamageReport<'a>>,
+    damaged_packs: Vec<DamagedPackReport<'a>>,
+    damaged_revisions: &'a [RevisionId],
+    coverage: CoverageReport,
+    duration_seconds: f64,
+}
+
+impl<'a> ScrubReport<'a> {
+    pub(crate) fn new(stats: &'a ScrubStats, coverage: &Coverage) -> Self {
+        Self {
+            checked_packs: stats.checked_packs,
+            checked_chunks: stats.checked_chunks,
+            checked_bytes: stats.checked_bytes,
+            damaged: stats.damaged.iter().map(DamageReport::from).collect(),
+            damaged_packs: stats
+                .damaged_packs
+                .iter()
+                .map(|(pack, reason)| DamagedPackReport { pack: *pack, reason })
+                .collect(),
+            damaged_revisions: &stats.damaged_revisions,
+            coverage: CoverageReport::from(coverage),
+            duration_seconds: human::seconds(stats.duration_milliseconds),
+        }
+    }
+}
+
+/// How much of a store was read as a whole, and when the stalest of it was.
+#[derive(Debug, Serialize)]
+struct CoverageReport {
+    packs: u64,
+    pack_bytes: u64,
+    read_packs: u64,
+    read_bytes: u64,
+    stalest: Option<Timestamp>,
+}
+
+impl From<&Coverage> for CoverageReport {
+    fn from(coverage: &Coverage) -> Self {
+        Self {
+            packs: coverage.packs,
+            pack_bytes: coverage.pack_bytes,
+            read_packs: coverage.read_packs,
+            read_bytes: coverage.read_bytes,
+            stalest: coverage.stalest,
+        }
+    }
+}
+
 /// What a purge did, or would do.
 #[derive(Debug, Serialize)]
 pub(crate) struct PurgeReport<'a> {
@@ -257,10 +335,11 @@ pub(crate) struct InfoReport<'a> {
     condemned_bytes: u64,
     chunking: ChunkingParams,
     compression_level: i32,
+    coverage: CoverageReport,
 }
 
 impl<'a> InfoReport<'a> {
-    pub(crate) fn new(path: &'a Path, info: &StoreInfo) -> Self {
+    pub(crate) fn new(path: &'a Path, info: &StoreInfo, coverage: &Coverage) -> Self {
         Self {
             path,
             format: info.format,
@@ -274,6 +353,7 @@ impl<'a> InfoReport<'a> {
             condemned_bytes: info.condemned_bytes,
             chunking: info.chunking,
             compression_level: info.compression_level,
+            coverage: CoverageReport::from(coverage),
         }
     }
 }

@@ -79,12 +79,17 @@ impl Ui {
 
     /// Prints `text` on stdout, and a line end unless it is empty or has one.
     pub(crate) fn print(&self, text: &str) -> Result<(), CommandError> {
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        self.print_part(&format!("{text}{end}"))
+    }
+
+    /// Prints `text` on stdout as it stands.
+    pub(crate) fn print_part(&self, text: &str) -> Result<(), CommandError> {
         if text.is_empty() || self.stdout_is_closed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let end = if text.ends_with('\n') { "" } else { "\n" };
         let mut stdout = io::stdout().lock();
-        match write!(stdout, "{text}{end}").and_then(|()| stdout.flush()) {
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.stdout_is_closed.store(true, Ordering::Relaxed);
                 Ok(())

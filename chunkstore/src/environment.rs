@@ -17,6 +17,9 @@ pub trait Clock: Debug + Send + Sync {
 
     /// Returns the time since some fixed instant; never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// Waits until about this much monotonic time has passed.
+    fn sleep(&self, duration: Duration);
 }
 
 /// Makes random numbers for identifiers and samples.

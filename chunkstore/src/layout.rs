@@ -54,6 +54,12 @@ impl Layout {
         self.root.join("index.redb")
     }
 
+    /// Returns the ledger: when every pack was last read.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
     /// Returns the directory of a pack: its level is the first byte of the name.
     #[must_use]
     pub fn pack_directory(&self, id: &PackId) -> PathBuf {

@@ -56,6 +56,7 @@ mod session;
 
 mod chunk_reader;
 pub mod image_reader;
+mod ledger;
 mod mark;
 mod parallel;
 pub mod store;

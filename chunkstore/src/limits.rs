@@ -33,6 +33,9 @@ pub const DOCUMENT_LEN_MAX: u64 = 1 << 20;
 /// Most packs in one condemned list.
 pub const CONDEMNED_COUNT_MAX: u32 = 1 << 24;
 
+/// Most packs in the ledger.
+pub const LEDGER_COUNT_MAX: u32 = 1 << 24;
+
 /// Longest zero-block in bytes that the cutter looks at: zero runs consist of whole blocks.
 pub const ZERO_BLOCK_LEN: u64 = 4 << 10;
 

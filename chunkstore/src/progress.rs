@@ -12,6 +12,8 @@ pub enum Phase {
     ReadBack,
     /// Re-hashing chunks.
     Verify,
+    /// Comparing two revisions.
+    Diff,
     /// Finding out what revisions need.
     Mark,
     /// Removing what nothing needs.

@@ -36,6 +36,8 @@ pub enum ObjectKey {
     State(SourceName, RevisionId),
     /// A list of condemned packs, by its generation.
     Condemned(u64),
+    /// When every pack was last read.
+    Ledger,
 }
 
 /// Whether an object may take the place of one with the same key.
@@ -483,6 +485,7 @@ impl Storage for LocalStorage {
             ObjectKey::Record(source, id) => self.layout.record(source, id),
             ObjectKey::State(source, id) => self.layout.state(source, id),
             ObjectKey::Condemned(generation) => self.layout.condemned(*generation),
+            ObjectKey::Ledger => self.layout.ledger(),
         }
     }
 }

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use chunkstore::format::{
-    BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, ObjectKind,
-    PackFooter, PackHeader, PackKind, Page, PageEntry, RecordHeader, RevisionKind, RevisionRecord,
-    RevisionState, Root, SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
+    BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, Ledger,
+    LedgerEntry, ObjectKind, PackFooter, PackHeader, PackKind, Page, PageEntry, RecordHeader,
+    RevisionKind, RevisionRecord, RevisionState, Root, SessionKind, SessionRecord, SpanRef,
+    StoreConfig, Trust,
 };
 use chunkstore::id::{ChunkId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
@@ -21,7 +22,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 13] = [
+const EXAMPLES: [&str; 14] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -35,6 +36,7 @@ const EXAMPLES: [&str; 13] = [
     "revision-state",
     "session-record",
     "condemned-list",
+    "ledger",
 ];
 
 /// Returns the bytes of all examples by name.
@@ -288,6 +290,12 @@ fn condemned_list_is_as_documented() {
     assert_example("condemned-list", &list, CondemnedList::encode, CondemnedList::decode);
 }
 
+#[test]
+fn ledger_is_as_documented() {
+    let ledger = Ledger { entries: vec![LedgerEntry { pack: pack_id(), read: noon() }] };
+    assert_example("ledger", &ledger, Ledger::encode, Ledger::decode);
+}
+
 /// Returns the rows of the table of limits.
 fn documented_limits() -> BTreeMap<&'static str, u64> {
     let (_, section) = DOCUMENT.split_once("\n## Limits\n").expect("a section on limits");
@@ -315,6 +323,7 @@ fn limits_are_as_documented() {
         ("NAME_LEN_MAX", len(limits::NAME_LEN_MAX)),
         ("DOCUMENT_LEN_MAX", limits::DOCUMENT_LEN_MAX),
         ("CONDEMNED_COUNT_MAX", limits::CONDEMNED_COUNT_MAX.into()),
+        ("LEDGER_COUNT_MAX", limits::LEDGER_COUNT_MAX.into()),
         ("ZERO_BLOCK_LEN", limits::ZERO_BLOCK_LEN),
         ("ZERO_RUN_LEN_MIN", limits::ZERO_RUN_LEN_MIN),
     ]);

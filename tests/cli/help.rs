@@ -5,7 +5,7 @@ use crate::scene::Scene;
 #[test]
 fn help_of_each_command_has_its_options() {
     let scene = Scene::new();
-    let commands: [(&[&str], &[&str]); 19] = [
+    let commands: [(&[&str], &[&str]); 21] = [
         (
             &["init"],
             &[
@@ -31,9 +31,11 @@ fn help_of_each_command_has_its_options() {
                 "--keep-going",
             ],
         ),
-        (&["status"], &["--revision", "--yaml"]),
+        (&["status"], &["--revision", "--yaml", "--space"]),
         (&["find"], &["--revision", "--uuid"]),
         (&["verify"], &["--revision"]),
+        (&["scrub"], &["--older-than", "--limit"]),
+        (&["diff"], &["--revision", "the same in both"]),
         (&["forget"], &["--revision"]),
         (&["tags"], &["set", "add", "remove"]),
         (&["tags", "set"], &["TAGS", "--revision", "--expect", "--autoremove", "--force"]),

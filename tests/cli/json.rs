@@ -50,6 +50,9 @@ fn documents_have_their_keys() {
     let verify = scene.succeeds(["--json", "verify"]).json();
     assert_keys(&verify, &["checked_chunks", "checked_bytes", "damaged"]);
     assert_eq!(verify["damaged"], serde_json::json!([]));
+    let scrub = scene.succeeds(["--json", "scrub"]).json();
+    assert_keys(&scrub, &["checked_packs", "checked_chunks", "checked_bytes", "damaged"]);
+    assert_eq!(scrub["damaged"], serde_json::json!([]));
     let find = scene.succeeds(["--json", "find", "-r", "first"]).json();
     assert_eq!(find[0]["id"], backup["id"]);
     let forget = scene.succeeds(["--json", "forget", "-r", "first"]).json();
@@ -71,6 +74,7 @@ fn documents_have_their_keys() {
             "apparent_bytes",
             "unique_bytes",
             "stored_bytes",
+            "coverage",
         ],
     );
     assert_eq!(info["format"], 1);

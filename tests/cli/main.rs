@@ -3,6 +3,7 @@
 
 mod backup;
 mod damage;
+mod diff;
 mod expire;
 mod help;
 mod init;
@@ -11,6 +12,7 @@ mod locks_and_signals;
 mod restore;
 mod revisions;
 mod scene;
+mod scrub;
 mod space;
 mod system;
 mod tags;

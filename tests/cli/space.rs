@@ -1,4 +1,4 @@
-//! `purge`, `index rebuild`, `store info`, `completions`.
+//! `purge`, `index rebuild`, `store info`, `status --space`, `completions`.
 
 use std::fs;
 
@@ -46,6 +46,26 @@ fn store_info_tells_sizes_and_parameters() {
     for text in ["Format:", "Stored:", "16.0 KiB, 64.0 KiB, 256.0 KiB"] {
         assert!(output.text().contains(text), "{text} {}", output.text());
     }
+}
+
+#[test]
+fn status_tells_the_space_of_revisions_when_asked() {
+    let (scene, _) = Scene::with_backups(2);
+    let plain = scene.succeeds(["--json", "status"]).json();
+    assert_eq!(plain[0].get("exclusive_bytes"), None);
+    let status = scene.succeeds(["--json", "status", "--space"]).json();
+    let before = scene.succeeds(["--json", "purge", "--dry-run"]).json();
+    assert_eq!(before["freed_bytes"], 0);
+    let exclusive = status[0]["exclusive_bytes"].as_u64().unwrap();
+    assert!(1 << 20 < exclusive && status[0]["shared_bytes"].is_u64(), "{status}");
+    let text = scene.succeeds(["status", "--space"]);
+    assert!(text.text().contains("Shared") && text.text().contains("Exclusive"), "{}", text.text());
+
+    scene.succeeds(["forget", "-r", "first"]);
+    let freed = scene.succeeds(["--json", "purge", "--now"]).json()["freed_bytes"].as_u64();
+    // Packs have a header and a table besides their records.
+    assert!((exclusive..exclusive + (20 << 10)).contains(&freed.unwrap()), "{exclusive} {freed:?}");
+    assert_eq!(scene.run(["status", "--space", "--yaml"]).code, Some(2));
 }
 
 #[test]

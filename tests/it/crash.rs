@@ -177,12 +177,13 @@ const NEEDED_SYNCS: [&str; 10] = [
 ];
 
 /// Syncs whose loss costs no revision, each with the reason.
-const HARMLESS_SYNCS: [(&str, &str); 6] = [
+const HARMLESS_SYNCS: [(&str, &str); 7] = [
     ("file index.redb", "the index is checked against the packs and made again"),
     ("file sessions/*", "a session file gives packs of a dead backup their grace, nothing else"),
     ("directory sessions", "as its file"),
     ("file condemned/*", "what it names is marked again before it goes; without it packs stay"),
     ("directory condemned", "as its file; the generation is also in the index and in sessions"),
+    ("file ledger", "it says when packs were read; where it does not, they are read again"),
     ("directory trash", "what is in it is needed by nothing"),
 ];
 

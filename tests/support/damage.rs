@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chunkstore::error::Error;
 use chunkstore::id::RevisionId;
 use chunkstore::ops::purge::{self, PurgeOptions};
+use chunkstore::ops::{self, ScrubOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
 use chunkstore::vfs::simulated::{FaultKind, FaultPlan, SimulatedVfs};
@@ -23,6 +24,7 @@ pub enum FileKind {
     Record,
     State,
     Condemned,
+    Ledger,
     Index,
     Session,
     Lock,
@@ -45,6 +47,7 @@ impl FileKind {
             ("revisions", Some("rev")) => Self::Record,
             ("revisions", Some("state")) => Self::State,
             ("condemned", _) => Self::Condemned,
+            ("ledger", _) => Self::Ledger,
             ("sessions", _) => Self::Session,
             ("locks", _) => Self::Lock,
             _ => panic!("unexpected file {}", path.display()),
@@ -199,6 +202,16 @@ impl SmallStore {
         let is_complete = history.revisions.len() == self.model.acknowledged.len();
         assert!(is_whole || !is_clean || !is_complete, "damage is not reported");
         assert!(is_clean || kind.carries_revisions(), "verify finds damage that is not there");
+        match ops::scrub(store, &ScrubOptions::default(), &NoProgress) {
+            Ok(stats) => {
+                let is_innocent = !kind.carries_revisions();
+                assert!(stats.is_sound() || !is_innocent, "scrub finds damage that is not there");
+            }
+            Err(error) => {
+                assert!(kind.carries_revisions(), "scrub: {}", describe(&error));
+                check_named(&error);
+            }
+        }
     }
 
     fn purge(&self, store: &Store, readable: &BTreeSet<RevisionId>, kind: FileKind) {

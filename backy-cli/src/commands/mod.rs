@@ -3,6 +3,7 @@
 mod backup;
 mod completions;
 mod damage;
+mod diff;
 mod expire;
 mod find;
 mod forget;
@@ -11,6 +12,7 @@ mod init;
 mod protect;
 mod purge;
 mod restore;
+mod scrub;
 mod status;
 mod store;
 mod tags;
@@ -34,6 +36,8 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Status(arguments)) => status::run(directory, arguments, ui),
         Some(Command::Find(arguments)) => find::run(directory, arguments, ui),
         Some(Command::Verify(arguments)) => verify::run(directory, arguments, ui),
+        Some(Command::Scrub(arguments)) => scrub::run(directory, arguments, ui),
+        Some(Command::Diff(arguments)) => diff::run(directory, arguments, ui),
         Some(Command::Forget(arguments)) => forget::run(directory, arguments, ui),
         Some(Command::Tags(command)) => tags::run(directory, command, ui),
         Some(Command::Protect(arguments)) => protect::run(directory, arguments, true, ui),

@@ -1,11 +1,15 @@
 //! `status`: lists revisions.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use chunkstore::Revision;
+use chunkstore::id::RevisionId;
+use chunkstore::ops::{self, RevisionSpace};
+use chunkstore::{Revision, Store};
 use jiff::tz::TimeZone;
 
 use super::damage;
+use super::scrub::{find_coverage, tell_coverage};
 use crate::arguments::StatusArguments;
 use crate::backup_directory::BackupDirectory;
 use crate::command_error::CommandError;
@@ -25,13 +29,32 @@ pub(crate) fn run(path: &Path, arguments: &StatusArguments, ui: &Ui) -> Result<(
             .expect("documents have text keys, and writing to memory does not fail");
         ui.print(&text)?;
     } else {
-        let reports: Vec<_> = revisions.iter().map(RevisionReport::from).collect();
-        ui.result(&reports, || text(revisions, &TimeZone::system()))?;
+        let spaces = arguments.space.then(|| find_spaces(&store, ui)).transpose()?;
+        let space = |revision: &Revision| spaces.as_ref()?.get(&revision.record.id);
+        let report = |revision| RevisionReport::from(revision).with_space(space(revision));
+        let reports: Vec<_> = revisions.iter().map(report).collect();
+        let zone = TimeZone::system();
+        let coverage = (!ui.is_json()).then(|| find_coverage(&store, ui)).transpose()?;
+        ui.result(&reports, || {
+            let mut text = text(revisions, spaces.as_ref(), &zone);
+            if let Some(coverage) = &coverage {
+                text.push_str(&format!("\n{}", tell_coverage(coverage, &zone)));
+            }
+            text
+        })?;
     }
     damage::records(selection.damaged_count)
 }
 
-fn text(revisions: &[Revision], zone: &TimeZone) -> String {
+/// What each revision needs, by id.
+type Spaces = HashMap<RevisionId, RevisionSpace>;
+
+fn find_spaces(store: &Store, ui: &Ui) -> Result<Spaces, CommandError> {
+    let spaces = ops::space(store, &ui.progress())?;
+    Ok(spaces.into_iter().map(|space| (space.id, space)).collect())
+}
+
+fn text(revisions: &[Revision], spaces: Option<&Spaces>, zone: &TimeZone) -> String {
     let several_sources =
         revisions.windows(2).any(|pair| pair[0].record.source != pair[1].record.source);
     let mut alignment = vec![Align::Left; 2];
@@ -40,8 +63,14 @@ fn text(revisions: &[Revision], zone: &TimeZone) -> String {
         alignment.push(Align::Left);
         heading.push("Source".to_owned());
     }
-    alignment.extend([Align::Right, Align::Right, Align::Right, Align::Left]);
-    heading.extend(["Size", "New", "Duration", "Tags"].map(str::to_owned));
+    alignment.extend([Align::Right, Align::Right]);
+    heading.extend(["Size", "New"].map(str::to_owned));
+    if spaces.is_some() {
+        alignment.extend([Align::Right, Align::Right]);
+        heading.extend(["Shared", "Exclusive"].map(str::to_owned));
+    }
+    alignment.extend([Align::Right, Align::Left]);
+    heading.extend(["Duration", "Tags"].map(str::to_owned));
     let some_protected = revisions.iter().any(|revision| revision.state.protected);
     if some_protected {
         alignment.push(Align::Left);
@@ -55,9 +84,15 @@ fn text(revisions: &[Revision], zone: &TimeZone) -> String {
         if several_sources {
             row.push(record.source.to_string());
         }
+        row.extend([record.size, record.statistics.stored_bytes].map(human::size));
+        if let Some(spaces) = spaces {
+            // A revision that was made in between is not among them.
+            let space = spaces.get(&record.id);
+            let size = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), human::size);
+            row.push(size(space.map(|space| space.shared_bytes)));
+            row.push(size(space.map(|space| space.exclusive_bytes)));
+        }
         row.extend([
-            human::size(record.size),
-            human::size(record.statistics.stored_bytes),
             human::duration(record.statistics.duration_milliseconds),
             state.tags.join(","),
         ]);

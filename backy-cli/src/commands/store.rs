@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use chunkstore::ops;
+use jiff::tz::TimeZone;
 
+use super::scrub::{find_coverage, tell_coverage};
 use crate::backup_directory::BackupDirectory;
 use crate::command_error::CommandError;
 use crate::human;
@@ -14,7 +16,8 @@ use crate::ui::Ui;
 pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
     let store = BackupDirectory::open(path)?.open_store()?;
     let info = ops::info(&store)?;
-    ui.result(&InfoReport::new(store.path(), &info), || {
+    let coverage = find_coverage(&store, ui)?;
+    ui.result(&InfoReport::new(store.path(), &info, &coverage), || {
         let chunking = [info.chunking.min(), info.chunking.average(), info.chunking.max()];
         let chunking = chunking.map(|len| human::size(len.into())).join(", ");
         let rows = [
@@ -30,6 +33,7 @@ pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
             ("Of which condemned", human::size(info.condemned_bytes)),
             ("Chunk size (min, average, max)", chunking),
             ("Compression level", info.compression_level.to_string()),
+            ("Verified", tell_coverage(&coverage, &TimeZone::system())),
         ];
         let rows: Vec<_> =
             rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();

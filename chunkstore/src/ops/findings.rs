@@ -1,6 +1,6 @@
 //! Damage that an operation found: which chunk, which pack, which bytes of which revisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ObjectName, Result};
 use crate::id::{ChunkId, PackId, RevisionId};
@@ -86,6 +86,19 @@ impl Findings {
         if let Some(finding) = self.chunks.get_mut(chunk) {
             finding.revisions.entry(revision).or_default().push((offset, len));
         }
+    }
+
+    /// Returns the chunks that cannot be had.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &ChunkId> {
+        self.chunks.keys()
+    }
+
+    /// Takes out the findings of some chunks.
+    pub(crate) fn take(&mut self, chunks: &BTreeSet<ChunkId>) -> Self {
+        let (taken, left) =
+            std::mem::take(&mut self.chunks).into_iter().partition(|(id, _)| chunks.contains(id));
+        self.chunks = left;
+        Self { chunks: taken }
     }
 
     pub(crate) fn merge(&mut self, other: Self) {

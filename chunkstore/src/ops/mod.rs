@@ -1,27 +1,37 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+mod coverage;
+mod diff;
 pub mod expire;
 mod findings;
 mod forget;
 mod info;
 mod page_bounds;
+mod pinned;
 mod protect;
 pub mod purge;
+mod rate_limit;
 mod rebuild_index;
 mod restore;
+mod scrub;
+mod space;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use coverage::{Coverage, coverage};
+pub use diff::{Diff, DiffStats, diff};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
 pub use protect::{ProtectStats, protect};
 pub use rebuild_index::{RebuildStats, rebuild_index};
 pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use scrub::{ScrubOptions, ScrubStats, scrub};
+pub use space::{RevisionSpace, space};
 pub use tags::{TagChange, TagEdit, TagOptions, TagStats, edit_tags};
 pub use verify::{VerifyOptions, VerifyStats, verify};
 

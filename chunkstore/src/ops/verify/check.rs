@@ -1,6 +1,6 @@
 //! Finds out what the revisions need and whether it can be had, and which of their bytes are lost if not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,36 +9,56 @@ use super::pack_check::Worker;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
 use crate::format::{PageEntry, SpanRef};
-use crate::id::{PackId, RevisionId};
+use crate::id::{ChunkId, PackId, RevisionId};
 use crate::index::PackRow;
+use crate::ledger::PackRead;
 use crate::mark::{Gap, Marker, PackNeeds};
 use crate::ops::findings::Findings;
+use crate::ops::rate_limit::RateLimit;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::store::Store;
 
 /// What all threads of a verification share.
-pub(super) struct Run<'a> {
-    pub(super) store: &'a Store,
-    pub(super) progress: &'a dyn Progress,
-    pub(super) memory: Memory,
+pub(in crate::ops) struct Run<'a> {
+    pub(in crate::ops) store: &'a Store,
+    pub(in crate::ops) progress: &'a dyn Progress,
+    pub(in crate::ops) memory: Memory,
+    /// How fast packs may be read.
+    pub(in crate::ops) limit: Option<RateLimit>,
 }
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Checked {
-    pub(super) chunks: u64,
-    pub(super) bytes: u64,
-    pub(super) findings: Findings,
-    pub(super) damaged_packs: Vec<(PackId, String)>,
-    pub(super) index_is_wrong: bool,
+pub(in crate::ops) struct Checked {
+    pub(in crate::ops) chunks: u64,
+    pub(in crate::ops) bytes: u64,
+    pub(in crate::ops) findings: Findings,
+    pub(in crate::ops) damaged_packs: Vec<(PackId, String)>,
+    pub(in crate::ops) index_is_wrong: bool,
+    /// Where exactly: of a chunk that several packs have, each copy is told apart.
+    pub(in crate::ops) damaged_copies: BTreeSet<(ChunkId, PackId)>,
+    /// Packs that were read as a whole, and those that were found damaged.
+    pub(in crate::ops) reads: Vec<PackRead>,
+}
+
+impl Checked {
+    pub(in crate::ops) fn add(&mut self, other: Self) {
+        self.chunks += other.chunks;
+        self.bytes += other.bytes;
+        self.findings.merge(other.findings);
+        self.damaged_packs.extend(other.damaged_packs);
+        self.index_is_wrong |= other.index_is_wrong;
+        self.damaged_copies.extend(other.damaged_copies);
+        self.reads.extend(other.reads);
+    }
 }
 
 impl Run<'_> {
     /// Checks all that the revisions need. `None`: the index does not fit to the packs, or lacks something although
     /// it is not new.
-    pub(super) fn check(
+    pub(in crate::ops) fn check(
         &self,
         revisions: &[Revision],
         is_new_index: bool,
@@ -67,12 +87,7 @@ impl Run<'_> {
                 let _table_memory = self.memory.take_table(record_count);
                 worker.check_pack(pack, need)?;
             }
-            let mut total = total.lock().expect("no holder of this lock panics");
-            total.chunks += worker.checked.chunks;
-            total.bytes += worker.checked.bytes;
-            total.findings.merge(worker.checked.findings);
-            total.damaged_packs.append(&mut worker.checked.damaged_packs);
-            total.index_is_wrong |= worker.checked.index_is_wrong;
+            total.lock().expect("no holder of this lock panics").add(worker.checked);
             Ok(())
         };
         on_threads(Some(self.memory.threads), needs.len(), work)
@@ -93,7 +108,7 @@ impl Run<'_> {
     }
 
     /// Finds out which bytes of which revisions the findings cost, and returns the revisions.
-    pub(super) fn attribute(
+    pub(in crate::ops) fn attribute(
         &self,
         revisions: &[Revision],
         findings: &mut Findings,

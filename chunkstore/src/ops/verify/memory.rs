@@ -18,13 +18,16 @@ use crate::index::CACHE_LEN;
 const RECORD_MEMORY: usize = 48 + size_of::<FooterRecord>();
 
 #[derive(Debug)]
-pub(super) struct Memory {
-    pub(super) threads: NonZero<usize>,
+pub(in crate::ops) struct Memory {
+    pub(in crate::ops) threads: NonZero<usize>,
     tables: Budget,
 }
 
 impl Memory {
-    pub(super) fn divide(options: &VerifyOptions, chunking: &ChunkingParams) -> Result<Self> {
+    pub(in crate::ops) fn divide(
+        options: &VerifyOptions,
+        chunking: &ChunkingParams,
+    ) -> Result<Self> {
         let chunk = to_usize(chunking.max());
         let worker = to_usize(READ_LEN).max(stored_len_max(chunk)) + chunk;
         let left = options.memory.saturating_sub(CACHE_LEN);
@@ -41,7 +44,7 @@ impl Memory {
     }
 
     /// Waits until there is memory for the table of a pack. Whoever has it waits for nobody else.
-    pub(super) fn take_table(&self, record_count: u32) -> Option<Share> {
+    pub(in crate::ops) fn take_table(&self, record_count: u32) -> Option<Share> {
         self.tables.take(to_usize(record_count) * RECORD_MEMORY)
     }
 }

@@ -1,25 +1,22 @@
 //! Verify: re-hash every chunk that revisions need, each one once, in the order in which packs hold them.
 
-mod check;
-mod memory;
-mod pack_check;
+pub(in crate::ops) mod check;
+pub(in crate::ops) mod memory;
+pub(in crate::ops) mod pack_check;
 
 use std::num::NonZero;
 
 use self::check::Run;
 use self::memory::Memory;
 use super::findings::DamagedChunk;
+use super::pinned::Pinned;
 use crate::error::{Error, Result};
-use crate::format::{RevisionState, SessionKind, Trust};
-use crate::id::{ChunkId, PackId, RevisionId};
+use crate::format::{RevisionState, Trust};
+use crate::id::{PackId, RevisionId};
 use crate::ops::MEMORY_DEFAULT;
 use crate::progress::Progress;
 use crate::revision::Revision;
-use crate::session::Session;
 use crate::store::Store;
-
-/// Roots that one session pins: its record must stay below the limit of a document.
-const PINS_MAX: usize = 8192;
 
 /// How to verify.
 #[derive(Clone, Debug)]
@@ -64,7 +61,8 @@ impl VerifyStats {
 }
 
 /// Re-hashes every chunk that one of the revisions needs, and notes the result in their state: `verified`,
-/// or `damaged`, so that the next backup of that source writes every chunk again.
+/// or `damaged`, so that the next backup of that source writes every chunk again. Packs that were read as a whole, because all of
+/// their records are needed, are entered in the ledger.
 ///
 /// Damage does not end the verification; it is in the statistics.
 ///
@@ -104,22 +102,24 @@ pub fn verify(
     for damage in store.index().reconcile()? {
         progress.note(&damage.to_string());
     }
-    let (revisions, _sessions) = begin(store, ids)?;
+    let pinned = Pinned::new(store, ids)?;
+    let revisions = &pinned.revisions;
     let memory = Memory::divide(options, store.chunking())?;
-    let run = Run { store, progress, memory };
-    let checked = match run.check(&revisions, false)? {
+    let run = Run { store, progress, memory, limit: None };
+    let checked = match run.check(revisions, false)? {
         Some(checked) => checked,
         None => {
             // The index lacks chunks, or names records that their packs do not have in these places.
             progress.note("the index does not fit to the packs and was rebuilt");
             store.index().renew()?;
-            run.check(&revisions, true)?.ok_or_else(|| Error::Bug {
+            run.check(revisions, true)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
         }
     };
+    store.enter_reads(&checked.reads, progress)?;
     let mut findings = checked.findings;
-    let affected = run.attribute(&revisions, &mut findings)?;
+    let affected = run.attribute(revisions, &mut findings)?;
     let mut stats = VerifyStats {
         checked_chunks: checked.chunks,
         checked_bytes: checked.bytes,
@@ -127,7 +127,7 @@ pub fn verify(
         damaged_packs: checked.damaged_packs,
         ..VerifyStats::default()
     };
-    for revision in &revisions {
+    for revision in revisions {
         let is_sound = !affected.contains(&revision.record.id);
         if note_result(store, revision, is_sound, progress)? && is_sound {
             stats.verified.push(revision.record.id);
@@ -138,22 +138,11 @@ pub fn verify(
     Ok(stats)
 }
 
-/// Registers sessions that pin the revisions, and reads their records again once purge knows it.
-fn begin(store: &Store, ids: &[RevisionId]) -> Result<(Vec<Revision>, Vec<Session>)> {
-    let read = || ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>();
-    let pins: Vec<ChunkId> = read()?.iter().map(|revision| revision.record.root).collect();
-    let sessions = pins
-        .chunks(PINS_MAX)
-        .map(|pins| store.begin_reading_session(SessionKind::Verify, pins.to_vec()))
-        .collect::<Result<Vec<_>>>()?;
-    Ok((read()?, sessions.into_iter().flatten().collect()))
-}
-
 /// Writes the new trust of a revision, if the store can be written and the revision is still there; returns whether it did.
 ///
 /// The state is read again: tags and protection may have been edited while the chunks were read, and a distrust that came
 /// meanwhile is not answered by what was read before.
-fn note_result(
+pub(in crate::ops) fn note_result(
     store: &Store,
     revision: &Revision,
     is_sound: bool,

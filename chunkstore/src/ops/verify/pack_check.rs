@@ -1,47 +1,55 @@
-//! Checks the needed records of one pack after another.
+//! Checks the records of one pack after another: those that are needed, or all.
 
 use super::check::{Checked, Run};
 use crate::chunk_reader::to_usize;
 use crate::compression::Expander;
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FooterRecord, FormatError, RecordHeader};
-use crate::id::PackId;
+use crate::id::{ChunkId, PackId};
 use crate::mark::PackNeeds;
 use crate::pack::{PackContents, read_contents, read_record};
-use crate::storage::Storage;
+use crate::storage::{ObjectKey, Storage};
+use crate::time::Timestamp;
 
 /// Bytes that are read from a pack at once, unless one record is longer.
 pub(super) const READ_LEN: u32 = 4 << 20;
 
 /// One thread with buffers of its own.
-pub(super) struct Worker<'a> {
+pub(in crate::ops) struct Worker<'a> {
     run: &'a Run<'a>,
     expander: Expander,
     stored: Vec<u8>,
     plain: Vec<u8>,
-    pub(super) checked: Checked,
+    /// Whether all was sound that was read of the current pack.
+    is_sound: bool,
+    pub(in crate::ops) checked: Checked,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(run: &'a Run<'a>) -> Self {
+    pub(in crate::ops) fn new(run: &'a Run<'a>) -> Self {
         Self {
             run,
             expander: Expander::new(),
             stored: Vec::new(),
             plain: Vec::new(),
+            is_sound: true,
             checked: Checked::default(),
         }
     }
 
     pub(super) fn check_pack(&mut self, pack: &PackId, need: &PackNeeds) -> Result<()> {
-        let storage: &dyn Storage = self.run.store.storage();
-        let contents = match read_contents(storage, pack) {
+        let began = self.begin_pack();
+        let contents = match self.read_table(pack) {
             Ok(contents) => contents,
-            Err(error) if error.is_damage() => return self.note_lost(pack, need, &[], &error),
+            Err(error) if error.is_damage() => {
+                self.checked.reads.push((*pack, None));
+                return self.note_lost(pack, need, &[], &error);
+            }
             Err(other) => return Err(other),
         };
         let is_agreed = need.agrees_with(&contents.records);
         if let Some(source) = &contents.damage {
+            self.is_sound = false;
             self.checked.damaged_packs.push((*pack, source.to_string()));
             if !is_agreed {
                 let object = ObjectName::Pack(*pack);
@@ -52,9 +60,98 @@ impl<'a> Worker<'a> {
             self.checked.index_is_wrong = true;
             return Ok(());
         }
-        self.check_records(pack, need, &contents)?;
+        let records = contents.records.iter().enumerate();
+        let needed: Vec<&FooterRecord> =
+            records.filter(|(index, _)| need.contains(*index)).map(|(_, record)| record).collect();
+        self.check_records(pack, &needed)?;
+        if !self.is_sound {
+            self.checked.reads.push((*pack, None));
+        } else if needed.len() == contents.records.len() {
+            self.checked.reads.push((*pack, Some(began)));
+        }
         self.run.progress.advance(contents.file_len);
         Ok(())
+    }
+
+    /// Checks all of a pack, whether anything needs it or not. A pack that a purge removes meanwhile is passed over.
+    pub(in crate::ops) fn check_whole_pack(&mut self, pack: &PackId) -> Result<()> {
+        let began = self.begin_pack();
+        let before = std::mem::take(&mut self.checked);
+        let result = self.check_all_records(pack);
+        let found = std::mem::replace(&mut self.checked, before);
+        let is_damage = !self.is_sound || result.as_ref().is_err_and(Error::is_damage);
+        if is_damage && self.run.store.storage().object_len(&ObjectKey::Pack(*pack))?.is_none() {
+            return Ok(());
+        }
+        result?;
+        self.checked.add(found);
+        self.checked.reads.push((*pack, self.is_sound.then_some(began)));
+        Ok(())
+    }
+
+    fn check_all_records(&mut self, pack: &PackId) -> Result<()> {
+        let contents = match self.read_table(pack) {
+            Ok(contents) => contents,
+            Err(error) if error.is_damage() => {
+                let reason = match &error {
+                    Error::Damaged { source, .. } => source.to_string(),
+                    other => other.to_string(),
+                };
+                self.is_sound = false;
+                self.checked.damaged_packs.push((*pack, reason));
+                return self.note_known(pack, &[], &error);
+            }
+            Err(other) => return Err(other),
+        };
+        if let Some(source) = &contents.damage {
+            self.is_sound = false;
+            self.checked.damaged_packs.push((*pack, source.to_string()));
+            let object = ObjectName::Pack(*pack);
+            let error = Error::Damaged { object, source: source.clone() };
+            self.note_known(pack, &contents.records, &error)?;
+        }
+        self.check_records(pack, &contents.records.iter().collect::<Vec<_>>())?;
+        self.run.progress.advance(contents.file_len);
+        Ok(())
+    }
+
+    /// Notes what the index has in a pack and the pack itself does not tell any more.
+    fn note_known(&mut self, pack: &PackId, found: &[FooterRecord], error: &Error) -> Result<()> {
+        for (index, id) in self.run.store.index().view(|view| view.chunks_of(pack))? {
+            if found.get(to_usize(index)).is_none_or(|record| record.id != id) {
+                self.find_damage(pack, id, error);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_pack(&mut self) -> Timestamp {
+        self.is_sound = true;
+        self.run.store.environment().clock.now()
+    }
+
+    fn read_table(&self, pack: &PackId) -> Result<PackContents> {
+        let contents = read_contents(self.run.store.storage() as &dyn Storage, pack)?;
+        let records: u64 =
+            contents.records.iter().map(|record| u64::from(record.len_in_pack())).sum();
+        self.wait_for_turn(contents.file_len.saturating_sub(records))?;
+        Ok(contents)
+    }
+
+    /// Waits until `len` bytes may be read, if the rate is limited.
+    fn wait_for_turn(&self, len: u64) -> Result<()> {
+        match &self.run.limit {
+            Some(limit) => {
+                limit.take(len, self.run.store.environment().clock.as_ref(), self.run.progress)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn find_damage(&mut self, pack: &PackId, id: ChunkId, error: &Error) {
+        self.is_sound = false;
+        self.checked.damaged_copies.insert((id, *pack));
+        self.checked.findings.add(id, error);
     }
 
     /// Notes the needed records of a pack that are not among those which were found in it. Their ids are in the index only.
@@ -80,21 +177,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Reads the needed records in runs of neighbours and checks each of them.
-    fn check_records(
-        &mut self,
-        pack: &PackId,
-        need: &PackNeeds,
-        contents: &PackContents,
-    ) -> Result<()> {
-        let needed: Vec<&FooterRecord> = contents
-            .records
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| need.contains(*index))
-            .map(|(_, record)| record)
-            .collect();
-        let mut rest = needed.as_slice();
+    /// Reads records in runs of neighbours and checks each of them.
+    fn check_records(&mut self, pack: &PackId, records: &[&FooterRecord]) -> Result<()> {
+        let mut rest = records;
         while let Some(first) = rest.first() {
             if self.run.progress.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -117,6 +202,7 @@ impl<'a> Worker<'a> {
 
     fn check_run(&mut self, pack: &PackId, run: &[&FooterRecord], len: u32) -> Result<()> {
         let Some(first) = run.first() else { return Ok(()) };
+        self.wait_for_turn(len.into())?;
         let storage: &dyn Storage = self.run.store.storage();
         let mut stored = std::mem::take(&mut self.stored);
         stored.resize(to_usize(len), 0);
@@ -130,7 +216,7 @@ impl<'a> Worker<'a> {
             }
             Err(error) if run.len() == 1 || error.is_damage() => {
                 for record in run {
-                    self.checked.findings.add(record.id, &error);
+                    self.find_damage(pack, record.id, &error);
                 }
             }
             Err(_unreadable) => {
@@ -157,7 +243,7 @@ impl<'a> Worker<'a> {
         });
         if let Err(source) = result {
             let object = ObjectName::Chunk { id: record.id, pack: Some(*pack) };
-            self.checked.findings.add(record.id, &Error::Damaged { object, source });
+            self.find_damage(pack, record.id, &Error::Damaged { object, source });
         }
     }
 }

@@ -78,6 +78,11 @@ impl Clock for SimulatedClock {
         readings.advance(step);
         monotonic
     }
+
+    /// Lets time pass, and does not wait.
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
+    }
 }
 
 /// Randomness that a seed determines. Environments of one test need different seeds, or their

@@ -1,0 +1,194 @@
+//! Ledger: when every pack was last read as a whole and found sound.
+//!
+//! Byte layout: `docs/format.md`, section "Ledger". The pack ids are strictly ascending, so that the same
+//! knowledge has one stored form.
+
+use crate::format::{ByteReader, FormatError};
+use crate::id::PackId;
+use crate::limits::LEDGER_COUNT_MAX;
+use crate::time::Timestamp;
+
+/// Digest of "chunkstore ledger v1".
+const MAGIC: [u8; 8] = [0x59, 0x1a, 0x89, 0x8f, 0xba, 0x9a, 0xe6, 0xe2];
+
+const VERSION: u16 = 1;
+const STRUCTURE: &str = "ledger";
+const HEADER_LEN: usize = 16;
+const ENTRY_LEN: usize = PackId::LEN + 8;
+const CHECKSUM_LEN: usize = 32;
+
+/// One pack, and when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// The pack.
+    pub pack: PackId,
+    /// When reading it began; every byte of it was sound then.
+    pub read: Timestamp,
+}
+
+/// When packs were last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// By pack, strictly ascending. A pack that is not here was never read as a whole, or was damaged.
+    pub entries: Vec<LedgerEntry>,
+}
+
+impl Ledger {
+    /// Longest stored form in bytes.
+    pub const LEN_MAX: u64 = 48 + 40 * LEDGER_COUNT_MAX as u64;
+
+    /// Returns the stored form.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than 2^32 entries.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let count = u32::try_from(self.entries.len()).expect("a store has fewer packs");
+        debug_assert!(count <= LEDGER_COUNT_MAX, "a store has fewer packs");
+        debug_assert!(
+            self.entries.is_sorted_by(|one, other| one.pack < other.pack),
+            "packs are ascending"
+        );
+        let mut out = Vec::with_capacity(
+            self.entries
+                .len()
+                .saturating_mul(ENTRY_LEN)
+                .saturating_add(HEADER_LEN)
+                .saturating_add(CHECKSUM_LEN),
+        );
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 2]); // reserved
+        out.extend_from_slice(&count.to_le_bytes());
+        for entry in &self.entries {
+            out.extend_from_slice(entry.pack.as_bytes());
+            out.extend_from_slice(&entry.read.0.to_le_bytes());
+        }
+        let checksum = *blake3::hash(&out).as_bytes();
+        out.extend_from_slice(&checksum);
+        out
+    }
+
+    /// Reads a ledger from the bytes of its file.
+    ///
+    /// # Errors
+    ///
+    /// - [`FormatError::Truncated`] or [`FormatError::TrailingBytes`] if the entries are not as many as the count says.
+    /// - [`FormatError::WrongMagic`] if it is not a ledger.
+    /// - [`FormatError::WrongChecksum`] if a byte was changed.
+    /// - [`FormatError::Unsupported`] if a newer program wrote it.
+    /// - [`FormatError::OutOfRange`] if a field has a value that is never written.
+    /// - [`FormatError::Inconsistent`] if the ids are not ascending.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        ByteReader::new(bytes).magic(&MAGIC, "a ledger")?;
+        let (covered, checksum) = bytes
+            .split_last_chunk::<CHECKSUM_LEN>()
+            .ok_or(FormatError::Truncated { field: "checksum" })?;
+        if blake3::hash(covered).as_bytes() != checksum {
+            return Err(FormatError::WrongChecksum { structure: STRUCTURE });
+        }
+        let mut input = ByteReader::new(covered);
+        input.take(MAGIC.len(), "magic")?;
+        let version = input.u16("version")?;
+        if version != VERSION {
+            let (found, supported) = (version.into(), VERSION.into());
+            return Err(FormatError::Unsupported { structure: STRUCTURE, found, supported });
+        }
+        input.reserved::<2>()?;
+        let count = input.u32("entry count")?;
+        if LEDGER_COUNT_MAX < count {
+            return Err(FormatError::out_of_range("entry count", count, "at most 2^24"));
+        }
+        let entries = decode_entries(&mut input, count)?;
+        input.finish(STRUCTURE)?;
+        Ok(Self { entries })
+    }
+}
+
+fn decode_entries(input: &mut ByteReader<'_>, count: u32) -> Result<Vec<LedgerEntry>, FormatError> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if input.remaining() / ENTRY_LEN < count {
+        return Err(FormatError::Truncated { field: "entries" });
+    }
+    let mut entries: Vec<LedgerEntry> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let pack = PackId::from_bytes(input.array("pack id")?);
+        let read = Timestamp(input.i64("time")?);
+        if entries.last().is_some_and(|last| pack <= last.pack) {
+            return Err(FormatError::Inconsistent { what: "the pack ids are not ascending" });
+        }
+        entries.push(LedgerEntry { pack, read });
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::test_support::{assert_exact_length, assert_flips_rejected, assert_magic};
+
+    fn entry(number: u8) -> LedgerEntry {
+        let read = Timestamp(1_790_000_000_000_i64.saturating_sub(number.into()));
+        LedgerEntry { pack: PackId::from_bytes([number; 32]), read }
+    }
+
+    fn example() -> Ledger {
+        Ledger { entries: vec![entry(1), entry(2)] }
+    }
+
+    /// Returns a ledger with these fields and a checksum that matches.
+    fn raw(version: u16, count: u32, entries: &[LedgerEntry]) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&version.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&count.to_le_bytes());
+        for entry in entries {
+            out.extend_from_slice(entry.pack.as_bytes());
+            out.extend_from_slice(&entry.read.0.to_le_bytes());
+        }
+        let checksum = *blake3::hash(&out).as_bytes();
+        out.extend_from_slice(&checksum);
+        out
+    }
+
+    #[test]
+    fn magic_is_the_digest_of_its_sentence() {
+        assert_magic(&MAGIC, "chunkstore ledger v1");
+    }
+
+    #[test]
+    fn ledger_reads_back() {
+        assert_eq!(Ledger::decode(&example().encode()), Ok(example()));
+        assert_eq!(Ledger::decode(&Ledger::default().encode()), Ok(Ledger::default()));
+    }
+
+    #[test]
+    fn damaged_ledger_is_rejected() {
+        assert_flips_rejected(&example().encode(), Ledger::decode);
+        assert_exact_length(&example().encode(), Ledger::decode);
+    }
+
+    #[test]
+    fn ledger_of_the_future_is_unsupported() {
+        let result = Ledger::decode(&raw(2, 0, &[]));
+        assert!(matches!(result, Err(FormatError::Unsupported { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn packs_must_ascend() {
+        assert!(Ledger::decode(&raw(1, 2, &[entry(1), entry(2)])).is_ok());
+        assert!(Ledger::decode(&raw(1, 2, &[entry(1), entry(1)])).is_err());
+        assert!(Ledger::decode(&raw(1, 2, &[entry(2), entry(1)])).is_err());
+    }
+
+    #[test]
+    fn count_is_checked_before_memory_is_taken() {
+        for count in [1, LEDGER_COUNT_MAX - 1, LEDGER_COUNT_MAX] {
+            let result = Ledger::decode(&raw(1, count, &[]));
+            assert!(matches!(result, Err(FormatError::Truncated { .. })), "{count}: {result:?}");
+        }
+        let result = Ledger::decode(&raw(1, LEDGER_COUNT_MAX.saturating_add(1), &[]));
+        assert!(matches!(result, Err(FormatError::OutOfRange { .. })), "{result:?}");
+    }
+}
