@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
@@ -58,10 +59,26 @@ pub(super) struct ChunkWriter {
     pub(super) claims: Claims,
     /// Held by who asks the index: one at a time needs memory for it.
     pub(super) index_turn: Arc<Mutex<()>>,
+    /// What the workers have met so far.
+    pub(super) met: Arc<Met>,
     /// Session of the backup.
     pub(super) session: SessionId,
     /// Whether chunks are written although the store has them, unless this very backup has written them.
     pub(super) rewrites_all: bool,
+}
+
+/// Bytes of data that all workers of a backup have met so far: known to the store, and new.
+#[derive(Debug, Default)]
+pub(super) struct Met {
+    known: AtomicU64,
+    new: AtomicU64,
+}
+
+impl Met {
+    /// Counts new bytes, and returns whether more of those before them were known than new.
+    fn add_new(&self, len: u64) -> bool {
+        self.new.fetch_add(len, Ordering::Relaxed) < self.known.load(Ordering::Relaxed)
+    }
 }
 
 /// One thread's way to the store: collects chunks and finds out in batches which are new.
@@ -79,7 +96,6 @@ pub(super) struct Worker<'a> {
     parcel_len: usize,
     reused_bytes: u64,
     reused_chunks: u64,
-    new_bytes: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -98,7 +114,6 @@ impl<'a> Worker<'a> {
             parcel_len: 0,
             reused_bytes: 0,
             reused_chunks: 0,
-            new_bytes: 0,
         })
     }
 
@@ -106,6 +121,7 @@ impl<'a> Worker<'a> {
     pub(super) fn reuse(&mut self, len: u64) {
         self.reused_bytes += len;
         self.reused_chunks += 1;
+        self.writer.met.known.fetch_add(len, Ordering::Relaxed);
     }
 
     /// Makes sure that the store has a chunk, at the latest after [`Self::finish`].
@@ -261,8 +277,7 @@ impl<'a> Worker<'a> {
     fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
         let mut payload = Vec::new();
         // Why and how much: docs/decisions/0006-denser-increments.md.
-        let is_mostly_known = self.new_bytes < self.reused_bytes;
-        self.new_bytes += plain.len() as u64;
+        let is_mostly_known = self.writer.met.add_new(plain.len() as u64);
         let compressor = match &mut self.denser_compressor {
             Some(denser) if is_mostly_known => denser,
             _ => &mut self.compressor,

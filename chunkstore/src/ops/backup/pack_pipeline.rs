@@ -102,6 +102,7 @@ impl<'a> PackPipeline<'a> {
             budget: self.budget.clone(),
             claims: Claims::clone(&claims),
             index_turn: Arc::default(),
+            met: Arc::default(),
             session: self.session.record.id,
             rewrites_all: self.rewrites_all,
         };
