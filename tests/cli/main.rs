@@ -14,3 +14,4 @@ mod scene;
 mod space;
 mod system;
 mod tags;
+mod trust;

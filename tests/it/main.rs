@@ -15,3 +15,4 @@ mod restore;
 mod retention;
 mod scale;
 mod sizes;
+mod trust;

@@ -3,6 +3,7 @@
 mod backup;
 mod completions;
 mod damage;
+mod distrust;
 mod expire;
 mod find;
 mod forget;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Status(arguments)) => status::run(directory, arguments, ui),
         Some(Command::Find(arguments)) => find::run(directory, arguments, ui),
         Some(Command::Verify(arguments)) => verify::run(directory, arguments, ui),
+        Some(Command::Distrust(arguments)) => distrust::run(directory, arguments, ui),
         Some(Command::Forget(arguments)) => forget::run(directory, arguments, ui),
         Some(Command::Tags(command)) => tags::run(directory, command, ui),
         Some(Command::Protect(arguments)) => protect::run(directory, arguments, true, ui),

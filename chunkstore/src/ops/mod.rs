@@ -1,6 +1,7 @@
 //! The verbs: one file, one entry point, one `*Options`, one `*Stats` each.
 
 mod backup;
+mod distrust;
 pub mod expire;
 mod findings;
 mod forget;
@@ -15,7 +16,8 @@ mod tags;
 mod tests;
 mod verify;
 
-pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use backup::{BackupError, BackupOptions, BackupStats, Recheck, backup};
+pub use distrust::{DistrustStats, distrust};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
