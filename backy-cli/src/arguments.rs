@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chunkstore::retention::Interval;
+use chunkstore::revision_spec::Days;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use jiff::civil::Date;
 
 use crate::exit_code;
 use crate::human;
@@ -115,6 +117,9 @@ pub(crate) enum Command {
     /// Print which bytes differ between two revisions
     #[command(after_help = DIFF)]
     Diff(DiffArguments),
+    /// Doubt revisions: the next backup writes every chunk again
+    #[command(after_help = REVISIONS)]
+    Distrust(DistrustArguments),
     /// Drop revisions; `purge` gives their space back
     #[command(after_help = REVISIONS)]
     Forget(ForgetArguments),
@@ -264,6 +269,20 @@ pub(crate) struct DiffArguments {
 }
 
 #[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct DistrustArguments {
+    /// Which revisions; with --from or --until those of them that were made in that time [default: all]
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) revision: Option<String>,
+    /// Revisions that were made on this day or later (2026-01-31, local time)
+    #[arg(short, long, value_name = "DATE", value_parser = day)]
+    pub(crate) from: Option<Date>,
+    /// Revisions that were made on this day or before
+    #[arg(short, long, value_name = "DATE", value_parser = day)]
+    pub(crate) until: Option<Date>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct ForgetArguments {
     /// Which revisions
     #[arg(short, long, value_name = "SPEC")]
@@ -352,6 +371,10 @@ pub(crate) struct CompletionsArguments {
     /// The shell
     #[arg(value_name = "SHELL", value_enum)]
     pub(crate) shell: Shell,
+}
+
+fn day(text: &str) -> Result<Date, &'static str> {
+    Days::parse_day(text).ok_or("expected a day such as 2026-01-31")
 }
 
 /// Prints help, the version, or what is wrong with the arguments, and returns the exit code.

@@ -7,8 +7,8 @@ use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
 use chunkstore::ops::{
-    BackupStats, Coverage, DamagedChunk, RestoreStats, RevisionSpace, ScrubStats, StoreInfo,
-    TagChange, VerifyStats,
+    BackupStats, Coverage, DamagedChunk, Recheck, RestoreStats, RevisionSpace, ScrubStats,
+    StoreInfo, TagChange, VerifyStats,
 };
 use chunkstore::retention::{Decision, Reason, Verdict};
 use chunkstore::time::Timestamp;
@@ -138,6 +138,20 @@ pub(crate) struct BackupReport<'a> {
     duration_seconds: f64,
     tags: &'a [String],
     warnings: &'a [String],
+    rechecked: Option<RecheckReport>,
+}
+
+/// What became of a distrusted revision.
+#[derive(Debug, Serialize)]
+struct RecheckReport {
+    id: RevisionId,
+    sound: bool,
+}
+
+impl From<Recheck> for RecheckReport {
+    fn from(Recheck { id, is_sound }: Recheck) -> Self {
+        Self { id, sound: is_sound }
+    }
 }
 
 impl<'a> BackupReport<'a> {
@@ -157,6 +171,7 @@ impl<'a> BackupReport<'a> {
             duration_seconds: human::seconds(stats.statistics.duration_milliseconds),
             tags,
             warnings: &stats.warnings,
+            rechecked: stats.recheck.map(RecheckReport::from),
         }
     }
 }
@@ -401,6 +416,13 @@ impl<'a> From<&'a TagChange> for TagChangeReport<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct ProtectReport<'a> {
     pub(crate) protected: bool,
+    pub(crate) changed: &'a [RevisionId],
+    pub(crate) unchanged: &'a [RevisionId],
+}
+
+/// What distrusting did.
+#[derive(Debug, Serialize)]
+pub(crate) struct DistrustReport<'a> {
     pub(crate) changed: &'a [RevisionId],
     pub(crate) unchanged: &'a [RevisionId],
 }

@@ -26,8 +26,11 @@ use crate::id::RevisionId;
 use crate::limits::NAME_LEN_MAX;
 use crate::time::Timestamp;
 
+mod days;
 mod evaluate;
 mod parse;
+
+pub use days::Days;
 
 /// Longest text of a specification in bytes.
 pub const SPEC_LEN_MAX: usize = 4096;

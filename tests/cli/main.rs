@@ -16,3 +16,4 @@ mod scrub;
 mod space;
 mod system;
 mod tags;
+mod trust;

@@ -111,10 +111,11 @@ fn protected_revisions_are_neither_forgotten_nor_overlooked() {
 #[test]
 fn all_commands_read_the_same_language() {
     let (scene, _) = Scene::with_backups(2);
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["status"],
         &["find"],
         &["verify"],
+        &["distrust"],
         &["protect"],
         &["unprotect"],
         &["tags", "set", "manual:x"],

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use chunkstore::format::{RevisionState, Trust};
+use chunkstore::format::Trust;
+use chunkstore::id::RevisionId;
 use chunkstore::image_reader::{Extent, ImageReader};
 use chunkstore::ops;
 use chunkstore::progress::NoProgress;
@@ -228,16 +229,9 @@ fn what_is_added_to_a_mostly_known_image_is_compressed_more() {
     assert!(mostly_new.abs_diff(mostly_known) < 100, "{mostly_known}, {mostly_new}");
 }
 
-/// Distrusts a revision as an editor of states does: by its file.
-fn distrust(vfs: &SimulatedVfs, store: &Store, id: &chunkstore::id::RevisionId) {
-    let revision = store.revision(id).unwrap();
-    let state = RevisionState { trust: Trust::Distrusted, ..revision.state };
-    let path = store.revision_path(&revision.record).with_extension("state");
-    let bytes = state.encode();
-    let file = vfs.create_new(&path).unwrap();
-    file.write_all_at(&bytes, 0).unwrap();
-    file.sync_data().unwrap();
-    assert_eq!(store.revision(id).unwrap().state.trust, Trust::Distrusted);
+fn distrust(store: &Store, id: RevisionId) {
+    assert_eq!(ops::distrust(store, &[id]).unwrap().changed, [id]);
+    assert_eq!(store.revision(&id).unwrap().state.trust, Trust::Distrusted);
 }
 
 /// Flips a bit in the payload of the first record of each of these packs.
@@ -267,7 +261,7 @@ fn backup_after_a_distrusted_one_writes_every_chunk_once_again() {
     image.write(SPAN_LEN, &content);
     let first = back_up(&store, "disk", &image);
     let old_packs = packs(&vfs);
-    distrust(&vfs, &store, &first.id);
+    distrust(&store, first.id);
 
     let (second, cost) = cost_of(&vfs, || back_up(&store, "disk", &image));
     assert_eq!(second.parent, None);
@@ -293,7 +287,7 @@ fn distrust_has_its_effect_once() {
     let (vfs, store) = new_store(&StoreOptions::default());
     let image = random_image(1, 1 << 20);
     let first = back_up(&store, "disk", &image);
-    distrust(&vfs, &store, &first.id);
+    distrust(&store, first.id);
     back_up(&store, "disk", &image);
     let (stats, cost) = cost_of(&vfs, || back_up(&store, "disk", &image));
     assert_eq!((stats.statistics.new_bytes, cost.packs), (0, 0));
@@ -305,7 +299,7 @@ fn chunk_with_two_copies_survives_the_loss_of_either() {
     let image = random_image(1, 300_000);
     let first = back_up(&store, "disk", &image).id;
     let old_packs = packs(&vfs);
-    distrust(&vfs, &store, &first);
+    distrust(&store, first);
     let second = back_up(&store, "disk", &image).id;
     let new_packs: Vec<_> =
         packs(&vfs).into_iter().filter(|pack| !old_packs.contains(pack)).collect();

@@ -18,3 +18,4 @@ mod scale;
 mod scrub;
 mod sizes;
 mod space;
+mod trust;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chunkstore::Store;
-use chunkstore::ops::{self, BackupOptions, BackupStats};
+use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck};
 use chunkstore::source::FileSource;
 
 use crate::arguments::BackupArguments;
@@ -50,6 +50,9 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     let stats = ops::backup(&store, &source, &options, &ui.progress())?;
     for warning in &stats.warnings {
         ui.warning(warning);
+    }
+    if let Some(Recheck { id, is_sound: true }) = stats.recheck {
+        ui.note(&format!("distrusted revision {id} is verified now"));
     }
     let report = BackupReport::new(&stats, &options.source_name, &options.tags);
     ui.result(&report, || summary(&stats))

@@ -4,6 +4,7 @@ mod backup;
 mod completions;
 mod damage;
 mod diff;
+mod distrust;
 mod expire;
 mod find;
 mod forget;
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Verify(arguments)) => verify::run(directory, arguments, ui),
         Some(Command::Scrub(arguments)) => scrub::run(directory, arguments, ui),
         Some(Command::Diff(arguments)) => diff::run(directory, arguments, ui),
+        Some(Command::Distrust(arguments)) => distrust::run(directory, arguments, ui),
         Some(Command::Forget(arguments)) => forget::run(directory, arguments, ui),
         Some(Command::Tags(command)) => tags::run(directory, command, ui),
         Some(Command::Protect(arguments)) => protect::run(directory, arguments, true, ui),

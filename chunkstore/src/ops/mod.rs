@@ -3,6 +3,7 @@
 mod backup;
 mod coverage;
 mod diff;
+mod distrust;
 pub mod expire;
 mod findings;
 mod forget;
@@ -21,9 +22,10 @@ mod tags;
 mod tests;
 mod verify;
 
-pub use backup::{BackupError, BackupOptions, BackupStats, backup};
+pub use backup::{BackupError, BackupOptions, BackupStats, Recheck, backup};
 pub use coverage::{Coverage, coverage};
 pub use diff::{Diff, DiffStats, diff};
+pub use distrust::{DistrustStats, distrust};
 pub use findings::{DamagedChunk, DamagedRanges};
 pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};

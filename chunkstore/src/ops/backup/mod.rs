@@ -9,6 +9,7 @@ mod chunk_writer;
 mod memory;
 mod pack_pipeline;
 mod parent;
+mod recheck;
 mod span;
 
 use std::num::NonZero;
@@ -20,6 +21,8 @@ use self::chunk_writer::{ChunkWriter, Worker};
 use self::memory::Memory;
 use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
+pub use self::recheck::Recheck;
+use self::recheck::recheck;
 use self::span::SpanJob;
 use crate::chunking::Cutter;
 use crate::compression::CompressionError;
@@ -88,12 +91,15 @@ pub struct BackupStats {
     pub warnings: Vec<String>,
     /// Most bytes of [`BackupOptions::memory`] that were set aside at once.
     pub memory_peak: usize,
+    /// What became of the newest distrusted revision of the source, if there was one.
+    pub recheck: Option<Recheck>,
 }
 
 /// Makes one revision of `source`, or none: it is durable when the call returns.
 ///
 /// Data that has not changed since the newest trusted revision of the same name costs reading and hashing. If a
-/// revision of this source is distrusted or damaged, every chunk is written again.
+/// revision of this source is distrusted or damaged, every chunk is written again. When the new revision is there, the newest
+/// distrusted one is verified; what comes of that does not change the result of the backup.
 ///
 /// # Errors
 ///
@@ -121,6 +127,29 @@ pub struct BackupStats {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn backup(
+    store: &Store,
+    source: &dyn Source,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> std::result::Result<BackupStats, BackupError> {
+    let mut stats = make_revision(store, source, options, progress)?;
+    match recheck(store, options, progress) {
+        Ok(result) => {
+            if let Some(Recheck { id, is_sound: false }) = result {
+                let consequence = "the next backup writes every chunk again";
+                stats.warnings.push(format!("distrusted revision {id} is damaged: {consequence}"));
+            }
+            stats.recheck = result;
+        }
+        Err(error) => {
+            stats.warnings.push(format!("a distrusted revision could not be verified: {error}"));
+        }
+    }
+    Ok(stats)
+}
+
+/// Makes the revision, under the lock of its source.
+fn make_revision(
     store: &Store,
     source: &dyn Source,
     options: &BackupOptions,
@@ -174,7 +203,7 @@ pub fn backup(
     }
     session.finish();
     let (id, parent, size) = (record.id, record.parent, record.size);
-    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak })
+    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak, recheck: None })
 }
 
 /// Refuses what could not be stored, before anything is read.

@@ -163,7 +163,8 @@ pub(in crate::ops) fn note_result(
         Some(current) => current.state,
         None => return Ok(false),
     };
-    let is_answered = current.trust == revision.state.trust;
+    let doubt = |state: &RevisionState| (state.trust, state.rewritten);
+    let is_answered = doubt(&current) == doubt(&revision.state);
     let state = match is_sound {
         true => RevisionState {
             trust: if is_answered { Trust::Verified } else { current.trust },
