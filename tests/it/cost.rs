@@ -2,12 +2,13 @@
 //!
 //! Counted are the calls on a simulated file system, not time.
 
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use chunkstore::format::Trust;
 use chunkstore::id::RevisionId;
 use chunkstore::image_reader::{Extent, ImageReader};
-use chunkstore::ops;
+use chunkstore::ops::{self, BackupOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::{Store, StoreOptions};
 use chunkstore::vfs::Vfs;
@@ -217,7 +218,11 @@ fn what_is_added_to_a_mostly_known_image_is_compressed_more() {
         image.write(0, &Numbers(1).bytes(usize::try_from(known_len).unwrap()));
         back_up(&store, "disk", &image);
         image.write(3 * SPAN_LEN, &repeated_strings(2, 2 << 20));
-        let stats = back_up(&store, "disk", &image);
+        // One thread meets what is known first. Several may meet what is new before.
+        let threads = Some(NonZero::<usize>::MIN);
+        let options = BackupOptions { threads, ..BackupOptions::new("disk".parse().unwrap()) };
+        let source = ImageSource::new(&image);
+        let stats = ops::backup(&store, &source, &options, &NoProgress).unwrap();
         assert_restores(&store, &stats.id, &image);
         assert_sound(&store, &[stats.id]);
         stats.statistics.stored_bytes
