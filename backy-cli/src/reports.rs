@@ -253,17 +253,17 @@ struct DamagedPackReport<'a> {
     reason: &'a str,
 }
 
+fn damaged_packs(packs: &[(PackId, String)]) -> Vec<DamagedPackReport<'_>> {
+    packs.iter().map(|(pack, reason)| DamagedPackReport { pack: *pack, reason }).collect()
+}
+
 impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
     fn from(stats: &'a VerifyStats) -> Self {
         Self {
             checked_chunks: stats.checked_chunks,
             checked_bytes: stats.checked_bytes,
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
-            damaged_packs: stats
-                .damaged_packs
-                .iter()
-                .map(|(pack, reason)| DamagedPackReport { pack: *pack, reason })
-                .collect(),
+            damaged_packs: damaged_packs(&stats.damaged_packs),
             verified: &stats.verified,
             duration_seconds: human::seconds(stats.duration_milliseconds),
         }
@@ -290,11 +290,7 @@ impl<'a> ScrubReport<'a> {
             checked_chunks: stats.checked_chunks,
             checked_bytes: stats.checked_bytes,
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
-            damaged_packs: stats
-                .damaged_packs
-                .iter()
-                .map(|(pack, reason)| DamagedPackReport { pack: *pack, reason })
-                .collect(),
+            damaged_packs: damaged_packs(&stats.damaged_packs),
             damaged_revisions: &stats.damaged_revisions,
             coverage: CoverageReport::from(coverage),
             duration_seconds: human::seconds(stats.duration_milliseconds),

@@ -13,6 +13,15 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::error::Error;
+
+/// Returns the error of an operation that was given fewer bytes than the least that it needs in this store.
+pub(crate) fn too_little_memory(total: usize, needed: usize) -> Error {
+    Error::InvalidOption {
+        what: format!("{total} bytes of memory do not suffice, this store needs {needed}"),
+    }
+}
+
 /// A number of bytes that shares are taken from. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::num::NonZero;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chunkstore::error::Error;
@@ -138,6 +138,8 @@ struct MemoryDisk {
     bytes: Mutex<Vec<u8>>,
     /// Reads back something else than was written.
     lies: AtomicBool,
+    /// The same of one byte only.
+    lies_about: AtomicU64,
     /// Bytes whose address did not agree with their offset, and all others.
     misaligned: Mutex<(u64, u64)>,
 }
@@ -147,6 +149,7 @@ impl MemoryDisk {
         Self {
             bytes: Mutex::new(bytes),
             lies: AtomicBool::new(false),
+            lies_about: AtomicU64::new(u64::MAX),
             misaligned: Mutex::default(),
         }
     }
@@ -194,6 +197,11 @@ impl Target for MemoryDisk {
         if self.lies.load(Ordering::Relaxed) {
             buffer[0] ^= 1;
         }
+        let lie = self.lies_about.load(Ordering::Relaxed).checked_sub(offset);
+        let lie = lie.and_then(|lie| usize::try_from(lie).ok()).and_then(|lie| buffer.get_mut(lie));
+        if let Some(byte) = lie {
+            *byte ^= 1;
+        }
         Ok(())
     }
 }
@@ -230,6 +238,20 @@ fn delta_reads_back_what_it_wrote() {
         panic!("{result:?}");
     };
     assert!(offset <= 9 << 20 && 9 << 20 < offset + MIB, "{offset}");
+
+    // So are zeros.
+    disk.lies.store(false, Ordering::Relaxed);
+    ops::restore(&store, &id, &disk, &delta, &NoProgress).unwrap();
+    disk.bytes.lock().unwrap()[5 << 20] = 7;
+    disk.lies_about.store(5 << 20, Ordering::Relaxed);
+    let result = ops::restore(&store, &id, &disk, &delta, &NoProgress);
+    let Err(RestoreError::Target(TargetError::ReadBack { offset, .. })) = result else {
+        panic!("{result:?}");
+    };
+    assert!(offset <= 5 << 20 && 5 << 20 < offset + 2 * MIB, "{offset}");
+    disk.lies_about.store(u64::MAX, Ordering::Relaxed);
+    ops::restore(&store, &id, &disk, &delta, &NoProgress).unwrap();
+    assert!(*disk.bytes.lock().unwrap() == image.to_vec());
 }
 
 #[test]

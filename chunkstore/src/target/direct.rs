@@ -7,16 +7,16 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::BLOCK_LEN;
 use super::edges::Edges;
+use crate::vfs::AlignedBuffer;
+use crate::vfs::real::reopen_direct;
 
 /// A second way to the same file.
 #[derive(Debug)]
@@ -29,11 +29,7 @@ pub(super) struct DirectFile {
 impl DirectFile {
     /// Opens the file that `file` is once more.
     pub(super) fn open(file: &File) -> Self {
-        // By its descriptor: its name may be somebody else's by now.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        // File systems that cannot do it refuse it here, and without /proc there is no such name.
-        let file = rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from);
+        let file = reopen_direct(file).ok();
         Self { file, is_refused: AtomicBool::new(false), edges: Mutex::default() }
     }
 
@@ -52,8 +48,8 @@ impl DirectFile {
             };
             (add(parts.head, offset), add(parts.tail, parts.tail_offset))
         };
-        let head = head.as_ref().map_or(&[] as &[u8], |block| block.as_slice());
-        let tail = tail.as_ref().map_or(&[] as &[u8], |block| block.as_slice());
+        let head = head.as_ref().map_or(&[] as &[u8], AlignedBuffer::as_slice);
+        let tail = tail.as_ref().map_or(&[] as &[u8], AlignedBuffer::as_slice);
         let start = parts.blocks_offset - head.len() as u64;
         let written = self.write_blocks(direct, [head, parts.blocks, tail], start)?;
         // What the file system refused goes the usual way.

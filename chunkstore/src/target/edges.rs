@@ -8,29 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::BLOCK_LEN;
+use crate::vfs::AlignedBuffer;
 
 /// Blocks that wait for their rest.
 const EDGE_COUNT_MAX: usize = 2048;
-
-/// A block whose address in memory is aligned like a block on a disk.
-#[derive(Debug)]
-pub(super) struct AlignedBlock {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl AlignedBlock {
-    fn new(block: &[u8; BLOCK_LEN]) -> Self {
-        let mut bytes = vec![0; 2 * BLOCK_LEN];
-        let start = bytes.as_ptr().addr().next_multiple_of(BLOCK_LEN) - bytes.as_ptr().addr();
-        bytes[start..start + BLOCK_LEN].copy_from_slice(block);
-        Self { bytes, start }
-    }
-
-    pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + BLOCK_LEN]
-    }
-}
 
 #[derive(Debug)]
 struct Edge {
@@ -57,7 +38,7 @@ pub(super) struct Edges {
 
 impl Edges {
     /// Takes `bytes`, which lie within one block at `offset` of the file; returns the block if it is complete now.
-    pub(super) fn add(&mut self, bytes: &[u8], offset: u64) -> Option<AlignedBlock> {
+    pub(super) fn add(&mut self, bytes: &[u8], offset: u64) -> Option<AlignedBuffer> {
         let block = offset / BLOCK_LEN as u64;
         let start = usize::try_from(offset % BLOCK_LEN as u64).expect("it is less than a block");
         let range = start..start + bytes.len();
@@ -67,7 +48,10 @@ impl Edges {
         if !edge.is_complete() {
             return None;
         }
-        self.edges.remove(&block).map(|edge| AlignedBlock::new(&edge.bytes))
+        let edge = self.edges.remove(&block)?;
+        let mut complete = AlignedBuffer::new(BLOCK_LEN);
+        complete.fill(edge.bytes.as_slice());
+        Some(complete)
     }
 
     /// Returns whether so many blocks wait that they should be taken.

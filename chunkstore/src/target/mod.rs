@@ -14,7 +14,7 @@ pub use file::{FileTarget, FileTargetOptions, Sparse};
 pub use stream::StreamTarget;
 
 /// Block in bytes that a target may write past the page cache: that of a page, and a multiple of the sectors of all disks.
-pub const BLOCK_LEN: usize = 4096;
+pub const BLOCK_LEN: usize = crate::vfs::ALIGNMENT;
 
 /// Why a target could not be written.
 #[derive(Debug, thiserror::Error)]

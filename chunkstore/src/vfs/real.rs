@@ -309,8 +309,9 @@ fn open_regular(path: &Path, writable: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens an open file once more, for writing past the page cache. Its name is not looked at: it may be another file's.
-fn reopen_direct(file: &File) -> io::Result<File> {
+/// Opens an open file once more, for writing past the page cache. Its name is not looked at: it may be another file's. File systems
+/// that cannot do it refuse it here, and without /proc there is no such way.
+pub(crate) fn reopen_direct(file: &File) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     OpenOptions::new().write(true).custom_flags(custom_flags(OFlags::DIRECT)).open(path)
 }

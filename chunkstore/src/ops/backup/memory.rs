@@ -20,10 +20,10 @@ use std::thread;
 use super::chunk_writer::{BATCH_COUNT_MAX, BATCH_LEN, PARCEL_LEN};
 use super::pack_pipeline::{PACK_COUNT_MAX, PACK_RECORD_COUNT_TARGET};
 use super::span::WINDOW_LEN;
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, Share, too_little_memory};
 use crate::chunking::ChunkingParams;
 use crate::compression::{Compressor, denser_level, stored_len_max};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index;
 use crate::ops::page_bounds::{ENTRY_LEN, PageBounds};
 use crate::pack::WRITE_BUFFER_LEN;
@@ -56,9 +56,7 @@ impl Memory {
         let worker = worker_memory(chunking, level, page);
         let queue = queue_memory(chunking);
         let needed = pack_memory() + index::CACHE_LEN + queue + worker;
-        let too_little = || Error::InvalidOption {
-            what: format!("{total} bytes of memory do not suffice, this store needs {needed}"),
-        };
+        let too_little = || too_little_memory(total, needed);
         let mut shares = vec![
             budget.try_take(pack_memory()).ok_or_else(too_little)?,
             budget.try_take(index::CACHE_LEN).ok_or_else(too_little)?,

@@ -35,18 +35,25 @@ pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
 fn read_back(run: &Run<'_>, plan: &Plan) -> RestoreResult<()> {
     run.progress.begin(Phase::ReadBack, Some(plan.len_in_image()));
     let lost = run.findings().clone();
-    let placements = plan.placements();
+    let (placements, zeros) = (plan.placements(), plan.zeros());
+    let written = |index: usize| match placements.get(index) {
+        Some(place) => Some((PageEntry::Data { len: place.len, id: place.id }, place.offset)),
+        None => zeros
+            .get(index - placements.len())
+            .map(|(offset, len)| (PageEntry::Zero { len: *len }, *offset)),
+    };
+    let is_lost =
+        |entry: &PageEntry| matches!(entry, PageEntry::Data { id, .. } if lost.contains(id));
     let next = AtomicUsize::new(0);
-    run.on_threads(run.threads.survey, placements.len(), || {
+    run.on_threads(run.threads.survey, placements.len() + zeros.len(), || {
         let mut check = TargetCheck::new(run.target);
         while run.goes_on()?
-            && let Some(placement) = placements.get(next.fetch_add(1, Ordering::Relaxed))
+            && let Some((entry, offset)) = written(next.fetch_add(1, Ordering::Relaxed))
         {
-            let entry = PageEntry::Data { len: placement.len, id: placement.id };
-            if !lost.contains(&placement.id) && !check.reads_back(&entry, placement.offset)? {
-                return Err(run.differs_at(placement.offset));
+            if !is_lost(&entry) && !check.reads_back(&entry, offset)? {
+                return Err(run.differs_at(offset));
             }
-            run.progress.advance(u64::from(placement.len));
+            run.progress.advance(entry.len());
         }
         Ok(())
     })?;

@@ -18,9 +18,10 @@ use super::in_order::WINDOW_LEN;
 use super::plan::{PLACEMENT_LEN, PLAN_LEN, READ_LEN};
 use super::run_buffer::RUN_LEN;
 use super::survey::LOOKUP_LEN;
+use crate::budget::too_little_memory;
 use crate::chunking::ChunkingParams;
 use crate::compression::stored_len_max;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::PageEntry;
 use crate::index;
 use crate::ops::page_bounds::PageBounds;
@@ -90,7 +91,7 @@ impl Threads {
         let write = (left / needs.write).min(wanted(2 * processors));
         match (NonZero::new(survey), NonZero::new(write)) {
             (Some(survey), Some(write)) => Ok(Self { survey, write }),
-            _ => Err(too_little(total, shared + needs.span + needs.survey.max(needs.write))),
+            _ => Err(too_little_memory(total, shared + needs.span + needs.survey.max(needs.write))),
         }
     }
 
@@ -107,20 +108,16 @@ impl Threads {
         let shared = index::CACHE_LEN + needs.survey;
         let left = total.saturating_sub(shared);
         let count = (left / needs.window).min(wanted.map_or(1, NonZero::get));
-        let count = NonZero::new(count).ok_or_else(|| too_little(total, shared + needs.window))?;
+        let count =
+            NonZero::new(count).ok_or_else(|| too_little_memory(total, shared + needs.window))?;
         Ok(Self { survey: count, write: count })
-    }
-}
-
-fn too_little(total: usize, needed: usize) -> Error {
-    Error::InvalidOption {
-        what: format!("{total} bytes of memory do not suffice, this store needs {needed}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::limits::SPAN_LEN_MIN;
     use crate::ops::MEMORY_DEFAULT;
 

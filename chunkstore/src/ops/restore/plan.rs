@@ -72,12 +72,27 @@ pub(super) struct Plan {
     packs: Vec<PackId>,
     numbers: HashMap<PackId, u32>,
     placements: Vec<Placement>,
+    /// Offsets and lengths of zeros that were written and are to be read back.
+    zeros: Vec<(u64, u64)>,
 }
 
 impl Plan {
     /// Returns whether nothing more should be added.
     pub(super) fn is_full(&self) -> bool {
-        PLAN_LEN <= self.placements.len()
+        PLAN_LEN <= self.placements.len() + self.zeros.len()
+    }
+
+    /// Adds zeros that were written; neighbours that come one after another are one range.
+    pub(super) fn add_zeros(&mut self, offset: u64, len: u64) {
+        match self.zeros.last_mut() {
+            Some((start, known)) if *start + *known == offset => *known += len,
+            _ => self.zeros.push((offset, len)),
+        }
+    }
+
+    /// Returns the zeros that were written.
+    pub(super) fn zeros(&self) -> &[(u64, u64)] {
+        &self.zeros
     }
 
     /// Adds a chunk of `len` bytes at `offset` of the image. A location that cannot be true counts as none.
@@ -117,7 +132,8 @@ impl Plan {
 
     /// Returns how many bytes of the image the plan covers.
     pub(super) fn len_in_image(&self) -> u64 {
-        self.placements.iter().map(|placement| u64::from(placement.len)).sum()
+        let data: u64 = self.placements.iter().map(|placement| u64::from(placement.len)).sum();
+        data + self.zeros.iter().map(|(_, len)| len).sum::<u64>()
     }
 
     /// Hands out the placements of a sorted plan.
@@ -239,6 +255,10 @@ mod tests {
         assert_eq!(plan.len_in_image(), 5 * 64 * u64::from(KIB));
         let expected = [(Some(9), vec![200, 0, 400]), (Some(9), vec![300]), (Some(3), vec![100])];
         assert_eq!(batches(&mut plan), expected);
+        for (offset, len) in [(0, 5), (5, 7), (20, 1), (0, 3)] {
+            plan.add_zeros(offset, len);
+        }
+        assert_eq!(plan.zeros(), [(0, 12), (20, 1), (0, 3)]);
         let [first, second, third, ..] = plan.placements() else { panic!("it has five") };
         assert!(!first.shares_record_with(second) && second.shares_record_with(third));
     }

@@ -125,6 +125,10 @@ impl Survey<'_> {
                 looks_first && self.check.holds_now(&PageEntry::Zero { len: part }, place)?;
             if !is_zero {
                 self.run.target.zero_at(place, part)?;
+                if looks_first {
+                    // A hole reads as zeros by what it is; what was written is to be read back.
+                    self.plan().add_zeros(place, part);
+                }
             }
             place += part;
             self.run.progress.advance(part);

@@ -19,22 +19,13 @@ impl<'a> TargetCheck<'a> {
         Self { target, buffer: Vec::new() }
     }
 
-    /// Returns whether the target holds a chunk at its place now, maybe in a cache.
+    /// Returns whether the target holds an entry at its place now, maybe in a cache.
     pub(super) fn holds_now(
         &mut self,
         entry: &PageEntry,
         offset: u64,
     ) -> Result<bool, TargetError> {
-        match entry {
-            PageEntry::Data { len, id } => {
-                self.buffer.resize(to_usize(*len), 0);
-                let holds_something = self.target.read_current_at(&mut self.buffer, offset)?;
-                Ok(holds_something && ObjectKind::Data.chunk_id(&self.buffer) == *id)
-            }
-            PageEntry::Zero { len } => self.is_zero_by(offset, *len, |target, buffer, place| {
-                target.read_current_at(buffer, place)
-            }),
-        }
+        self.agrees(entry, offset, |target, buffer, place| target.read_current_at(buffer, place))
     }
 
     /// Returns whether the target reads back an entry.
@@ -43,25 +34,24 @@ impl<'a> TargetCheck<'a> {
         entry: &PageEntry,
         offset: u64,
     ) -> Result<bool, TargetError> {
-        match entry {
-            PageEntry::Data { len, id } => {
-                self.buffer.resize(to_usize(*len), 0);
-                self.target.read_exact_at(&mut self.buffer, offset)?;
-                Ok(ObjectKind::Data.chunk_id(&self.buffer) == *id)
-            }
-            PageEntry::Zero { len } => self.is_zero_by(offset, *len, |target, buffer, place| {
-                target.read_exact_at(buffer, place).map(|()| true)
-            }),
-        }
+        self.agrees(entry, offset, |target, buffer, place| {
+            target.read_exact_at(buffer, place).map(|()| true)
+        })
     }
 
-    fn is_zero_by(
+    /// `read` fills a buffer, and returns whether there is anything.
+    fn agrees(
         &mut self,
+        entry: &PageEntry,
         offset: u64,
-        len: u64,
         read: impl Fn(&dyn Target, &mut [u8], u64) -> Result<bool, TargetError>,
     ) -> Result<bool, TargetError> {
-        let end = offset + len;
+        if let PageEntry::Data { len, id } = entry {
+            self.buffer.resize(to_usize(*len), 0);
+            let holds_something = read(self.target, &mut self.buffer, offset)?;
+            return Ok(holds_something && ObjectKind::Data.chunk_id(&self.buffer) == *id);
+        }
+        let end = offset + entry.len();
         let mut place = offset;
         while place < end {
             let part = usize::try_from(end - place).unwrap_or(usize::MAX).min(READ_LEN);

@@ -6,11 +6,11 @@ use std::thread;
 
 use super::VerifyOptions;
 use super::pack_check::READ_LEN;
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, Share, too_little_memory};
 use crate::chunk_reader::to_usize;
 use crate::chunking::ChunkingParams;
 use crate::compression::stored_len_max;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::FooterRecord;
 use crate::index::CACHE_LEN;
 
@@ -33,13 +33,9 @@ impl Memory {
         let left = options.memory.saturating_sub(CACHE_LEN);
         let wanted = options.threads.or_else(|| thread::available_parallelism().ok());
         let threads = (left / 4 * 3 / worker).min(wanted.map_or(1, NonZero::get));
-        let threads = NonZero::new(threads).ok_or_else(|| Error::InvalidOption {
-            what: format!(
-                "{} bytes of memory do not suffice, this store needs {}",
-                options.memory,
-                CACHE_LEN + worker.div_ceil(3) * 4 + 4
-            ),
-        })?;
+        let needed = CACHE_LEN + worker.div_ceil(3) * 4 + 4;
+        let threads =
+            NonZero::new(threads).ok_or_else(|| too_little_memory(options.memory, needed))?;
         Ok(Self { threads, tables: Budget::new(left - threads.get() * worker) })
     }
 
