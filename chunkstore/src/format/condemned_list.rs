@@ -3,7 +3,8 @@
 //! Byte layout: `docs/format.md`, section "Condemned list". The pack ids are strictly ascending, so that the
 //! same set has one stored form.
 
-use crate::format::{ByteReader, FormatError};
+use crate::format::FormatError;
+use crate::format::pack_table::{PackTable, take_entries};
 use crate::id::PackId;
 use crate::limits::CONDEMNED_COUNT_MAX;
 use crate::time::Timestamp;
@@ -11,10 +12,13 @@ use crate::time::Timestamp;
 /// Digest of "chunkstore condemned v1".
 const MAGIC: [u8; 8] = [0x3e, 0xb0, 0xde, 0xfb, 0xd2, 0xe2, 0x79, 0x65];
 
-const VERSION: u16 = 1;
-const STRUCTURE: &str = "condemned list";
-const HEADER_LEN: usize = 32;
-const CHECKSUM_LEN: usize = 32;
+const TABLE: PackTable = PackTable {
+    magic: MAGIC,
+    structure: "condemned list",
+    a_structure: "a condemned list",
+    count_field: "pack count",
+    count_max: CONDEMNED_COUNT_MAX,
+};
 
 /// Packs that no new revision may refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,26 +43,12 @@ impl CondemnedList {
     /// If there are more than 2^32 packs.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let pack_count = u32::try_from(self.packs.len()).expect("a store has fewer packs");
-        debug_assert!(pack_count <= CONDEMNED_COUNT_MAX, "a store has fewer packs");
         debug_assert!(self.packs.is_sorted_by(|one, other| one < other), "packs are ascending");
-        let mut out = Vec::with_capacity(
-            self.packs
-                .len()
-                .saturating_mul(PackId::LEN)
-                .saturating_add(HEADER_LEN)
-                .saturating_add(CHECKSUM_LEN),
-        );
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 2]); // reserved
-        out.extend_from_slice(&pack_count.to_le_bytes());
+        let mut out = TABLE.begin(self.packs.len());
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.condemned_at.0.to_le_bytes());
         self.packs.iter().for_each(|pack| out.extend_from_slice(pack.as_bytes()));
-        let checksum = *blake3::hash(&out).as_bytes();
-        out.extend_from_slice(&checksum);
-        out
+        PackTable::seal(out)
     }
 
     /// Reads a list from the bytes of its file.
@@ -72,47 +62,13 @@ impl CondemnedList {
     /// - [`FormatError::OutOfRange`] if a field has a value that is never written.
     /// - [`FormatError::Inconsistent`] if the ids are not ascending.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        ByteReader::new(bytes).magic(&MAGIC, "a condemned list")?;
-        let (covered, checksum) = bytes
-            .split_last_chunk::<CHECKSUM_LEN>()
-            .ok_or(FormatError::Truncated { field: "checksum" })?;
-        if blake3::hash(covered).as_bytes() != checksum {
-            return Err(FormatError::WrongChecksum { structure: STRUCTURE });
-        }
-        let mut input = ByteReader::new(covered);
-        input.take(MAGIC.len(), "magic")?;
-        let version = input.u16("version")?;
-        if version != VERSION {
-            let (found, supported) = (version.into(), VERSION.into());
-            return Err(FormatError::Unsupported { structure: STRUCTURE, found, supported });
-        }
-        input.reserved::<2>()?;
-        let pack_count = input.u32("pack count")?;
-        if CONDEMNED_COUNT_MAX < pack_count {
-            return Err(FormatError::out_of_range("pack count", pack_count, "at most 2^24"));
-        }
+        let (mut input, count) = TABLE.open(bytes)?;
         let generation = input.u64("generation")?;
         let condemned_at = Timestamp(input.i64("condemnation time")?);
-        let packs = decode_packs(&mut input, pack_count)?;
-        input.finish(STRUCTURE)?;
+        let packs = take_entries(&mut input, count, PackId::LEN, "pack ids", |_, pack| Ok(pack))?;
+        input.finish(TABLE.structure)?;
         Ok(Self { generation, condemned_at, packs })
     }
-}
-
-fn decode_packs(input: &mut ByteReader<'_>, count: u32) -> Result<Vec<PackId>, FormatError> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    if input.remaining() / PackId::LEN < count {
-        return Err(FormatError::Truncated { field: "pack ids" });
-    }
-    let mut packs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let pack = PackId::from_bytes(input.array("pack id")?);
-        if packs.last().is_some_and(|last| pack <= *last) {
-            return Err(FormatError::Inconsistent { what: "the pack ids are not ascending" });
-        }
-        packs.push(pack);
-    }
-    Ok(packs)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Byte layout: `docs/format.md`, section "Ledger". The pack ids are strictly ascending, so that the same
 //! knowledge has one stored form.
 
-use crate::format::{ByteReader, FormatError};
+use crate::format::FormatError;
+use crate::format::pack_table::{PackTable, take_entries};
 use crate::id::PackId;
 use crate::limits::LEDGER_COUNT_MAX;
 use crate::time::Timestamp;
@@ -11,11 +12,14 @@ use crate::time::Timestamp;
 /// Digest of "chunkstore ledger v1".
 const MAGIC: [u8; 8] = [0x59, 0x1a, 0x89, 0x8f, 0xba, 0x9a, 0xe6, 0xe2];
 
-const VERSION: u16 = 1;
-const STRUCTURE: &str = "ledger";
-const HEADER_LEN: usize = 16;
+const TABLE: PackTable = PackTable {
+    magic: MAGIC,
+    structure: "ledger",
+    a_structure: "a ledger",
+    count_field: "entry count",
+    count_max: LEDGER_COUNT_MAX,
+};
 const ENTRY_LEN: usize = PackId::LEN + 8;
-const CHECKSUM_LEN: usize = 32;
 
 /// One pack, and when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,30 +48,16 @@ impl Ledger {
     /// If there are more than 2^32 entries.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let count = u32::try_from(self.entries.len()).expect("a store has fewer packs");
-        debug_assert!(count <= LEDGER_COUNT_MAX, "a store has fewer packs");
         debug_assert!(
             self.entries.is_sorted_by(|one, other| one.pack < other.pack),
             "packs are ascending"
         );
-        let mut out = Vec::with_capacity(
-            self.entries
-                .len()
-                .saturating_mul(ENTRY_LEN)
-                .saturating_add(HEADER_LEN)
-                .saturating_add(CHECKSUM_LEN),
-        );
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 2]); // reserved
-        out.extend_from_slice(&count.to_le_bytes());
+        let mut out = TABLE.begin(self.entries.len());
         for entry in &self.entries {
             out.extend_from_slice(entry.pack.as_bytes());
             out.extend_from_slice(&entry.read.0.to_le_bytes());
         }
-        let checksum = *blake3::hash(&out).as_bytes();
-        out.extend_from_slice(&checksum);
-        out
+        PackTable::seal(out)
     }
 
     /// Reads a ledger from the bytes of its file.
@@ -81,46 +71,13 @@ impl Ledger {
     /// - [`FormatError::OutOfRange`] if a field has a value that is never written.
     /// - [`FormatError::Inconsistent`] if the ids are not ascending.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        ByteReader::new(bytes).magic(&MAGIC, "a ledger")?;
-        let (covered, checksum) = bytes
-            .split_last_chunk::<CHECKSUM_LEN>()
-            .ok_or(FormatError::Truncated { field: "checksum" })?;
-        if blake3::hash(covered).as_bytes() != checksum {
-            return Err(FormatError::WrongChecksum { structure: STRUCTURE });
-        }
-        let mut input = ByteReader::new(covered);
-        input.take(MAGIC.len(), "magic")?;
-        let version = input.u16("version")?;
-        if version != VERSION {
-            let (found, supported) = (version.into(), VERSION.into());
-            return Err(FormatError::Unsupported { structure: STRUCTURE, found, supported });
-        }
-        input.reserved::<2>()?;
-        let count = input.u32("entry count")?;
-        if LEDGER_COUNT_MAX < count {
-            return Err(FormatError::out_of_range("entry count", count, "at most 2^24"));
-        }
-        let entries = decode_entries(&mut input, count)?;
-        input.finish(STRUCTURE)?;
+        let (mut input, count) = TABLE.open(bytes)?;
+        let entries = take_entries(&mut input, count, ENTRY_LEN, "entries", |input, pack| {
+            Ok(LedgerEntry { pack, read: Timestamp(input.i64("time")?) })
+        })?;
+        input.finish(TABLE.structure)?;
         Ok(Self { entries })
     }
-}
-
-fn decode_entries(input: &mut ByteReader<'_>, count: u32) -> Result<Vec<LedgerEntry>, FormatError> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    if input.remaining() / ENTRY_LEN < count {
-        return Err(FormatError::Truncated { field: "entries" });
-    }
-    let mut entries: Vec<LedgerEntry> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let pack = PackId::from_bytes(input.array("pack id")?);
-        let read = Timestamp(input.i64("time")?);
-        if entries.last().is_some_and(|last| pack <= last.pack) {
-            return Err(FormatError::Inconsistent { what: "the pack ids are not ascending" });
-        }
-        entries.push(LedgerEntry { pack, read });
-    }
-    Ok(entries)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod ledger;
 mod object_kind;
 mod pack_footer;
 mod pack_header;
+mod pack_table;
 mod page;
 mod record_header;
 mod revision_record;
