@@ -10,6 +10,7 @@ mod faults;
 mod flip;
 mod golden;
 mod model;
+mod own_process;
 mod regressions;
 mod rescue;
 mod restore;

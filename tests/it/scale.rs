@@ -6,7 +6,6 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::image_reader::ImageReader;
@@ -17,6 +16,8 @@ use chunkstore::store::{Store, StoreOptions};
 use chunkstore::target::{FileTarget, FileTargetOptions};
 use chunkstore::vfs::simulated::{CallKind, FaultPlan, SimulatedVfs, environment};
 use support::model_store::{Numbers, SparseImage, back_up};
+
+use crate::own_process::{CHILD_DIRECTORY, peak_memory, run_child};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -30,8 +31,6 @@ const GROWN_BYTES_MAX: u64 = 400;
 
 /// Most bytes of index for each chunk when it was just built: 56 are key and value, and the file has room to grow.
 const REBUILT_BYTES_MAX: u64 = 130;
-
-const CHILD_DIRECTORY: &str = "BACKY_TEST_DIRECTORY";
 
 /// The smallest chunks that a store permits, about 310 bytes long.
 fn smallest_chunks() -> StoreOptions {
@@ -81,23 +80,7 @@ fn opening_a_revision_and_reading_both_ends_costs_the_same_calls_whatever_the_si
 
 #[test]
 fn many_chunks_take_little_memory_and_an_index_of_known_size() {
-    let directory = tempfile::tempdir().unwrap();
-    let child = "scale::child_works_on_many_chunks";
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", child, "--ignored", "--nocapture", "--test-threads=1"])
-        .env(CHILD_DIRECTORY, directory.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{text}");
-}
-
-/// Returns the largest memory that this process has had resident, in bytes.
-fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * KIB
+    run_child("scale::child_works_on_many_chunks");
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
 
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::image_reader::{Extent, ImageReader};
@@ -16,6 +15,8 @@ use chunkstore::source::{FileSource, Source, SourceError};
 use chunkstore::store::{Store, StoreOptions};
 use chunkstore::target::{FileTarget, FileTargetOptions, Target, TargetError};
 use support::model_store::{Numbers, SparseImage, assert_sound, try_backup};
+
+use crate::own_process::{CHILD_DIRECTORY, peak_memory, run_child};
 
 #[path = "../../chunkstore/examples/embed.rs"]
 #[expect(dead_code, reason = "its main function is for the command line")]
@@ -282,30 +283,6 @@ impl Target for ComputedImage {
         Source::read_exact_at(self, buffer, offset).unwrap();
         Ok(())
     }
-}
-
-/// Returns the largest memory that this process has had resident, in bytes.
-fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kibibytes * KIB
-}
-
-const CHILD_DIRECTORY: &str = "BACKY_TEST_DIRECTORY";
-
-/// Runs an ignored test in a process of its own, whose peak of memory is then its own too.
-#[track_caller]
-fn run_child(child: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", child, "--ignored", "--nocapture", "--test-threads=1"])
-        .env(CHILD_DIRECTORY, directory.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{text}");
 }
 
 /// Compares the peak of memory with what is promised.
