@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
+use super::batch::{BATCH_LEN, Batch, BatchChunk, Helpers};
 use super::compression_failed;
 use crate::budget::{Budget, Share};
 use crate::compression::{Compressor, denser_level};
@@ -21,11 +21,6 @@ use crate::index::Location;
 use crate::limits::CHUNK_LEN_MAX;
 use crate::pack::read_record_header;
 use crate::store::Store;
-
-/// Plain bytes that a worker collects before it asks the index, and chunks. A longer chunk is a batch of its
-/// own, and not collected.
-pub(super) const BATCH_LEN: usize = 8 << 20;
-pub(super) const BATCH_COUNT_MAX: usize = 8 << 10;
 
 /// Stored bytes that a worker collects before it hands them over.
 pub(super) const PARCEL_LEN: usize = 1 << 20;
@@ -61,6 +56,8 @@ pub(super) struct ChunkWriter {
     pub(super) index_turn: Arc<Mutex<()>>,
     /// What the workers have met so far.
     pub(super) met: Arc<Met>,
+    /// Workers that have no more spans.
+    pub(super) helpers: Arc<Helpers>,
     /// Session of the backup.
     pub(super) session: SessionId,
     /// Whether chunks are written although the store has them, unless this very backup has written them.
@@ -89,8 +86,7 @@ pub(super) struct Worker<'a> {
     compressor: Compressor,
     /// For new chunks as long as most of the image is known, if they get another level.
     denser_compressor: Option<Compressor>,
-    batch: Vec<(ObjectKind, ChunkId, Range<usize>)>,
-    plain: Vec<u8>,
+    batch: Batch,
     /// New chunks, and what they take.
     parcel: Vec<NewChunk>,
     parcel_len: usize,
@@ -108,8 +104,7 @@ impl<'a> Worker<'a> {
             writer,
             compressor: Compressor::new(level).map_err(compression_failed)?,
             denser_compressor: denser,
-            batch: Vec::new(),
-            plain: Vec::new(),
+            batch: Batch::default(),
             parcel: Vec::new(),
             parcel_len: 0,
             reused_bytes: 0,
@@ -131,16 +126,13 @@ impl<'a> Worker<'a> {
         id: ChunkId,
         plain: &[u8],
     ) -> Result<()> {
-        if BATCH_LEN < self.plain.len() + plain.len() || BATCH_COUNT_MAX <= self.batch.len() {
+        if self.batch.is_full_for(plain.len(), self.writer.helpers.is_anybody_free()) {
             self.flush()?;
         }
         if BATCH_LEN < plain.len() {
             return self.store_batch(&[(kind, id, 0..plain.len())], plain);
         }
-        let start = self.plain.len();
-        self.plain.reserve_exact(BATCH_LEN - start);
-        self.plain.extend_from_slice(plain);
-        self.batch.push((kind, id, start..self.plain.len()));
+        self.batch.push(kind, id, plain);
         Ok(())
     }
 
@@ -154,6 +146,17 @@ impl<'a> Worker<'a> {
         Ok(id)
     }
 
+    /// Works on what others have cut, until nobody cuts any more.
+    pub(super) fn help(&mut self) -> Result<()> {
+        self.flush()?;
+        // What is given takes the place of the own batch.
+        self.batch = Batch::default();
+        while let Some(batch) = self.writer.helpers.wait() {
+            self.store_batch(&batch.chunks, &batch.plain)?;
+        }
+        Ok(())
+    }
+
     /// Hands over what is left and adds to the statistics.
     pub(super) fn finish(mut self, statistics: &mut BackupStatistics) -> Result<()> {
         self.flush()?;
@@ -164,22 +167,18 @@ impl<'a> Worker<'a> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let batch = mem::take(&mut self.batch);
-        let plain = mem::take(&mut self.plain);
-        self.store_batch(&batch, &plain)?;
+        if self.writer.helpers.offer(&mut self.batch) {
+            return Ok(());
+        }
+        let mut batch = mem::take(&mut self.batch);
+        self.store_batch(&batch.chunks, &batch.plain)?;
         // Keep the buffers for the next batch.
+        batch.clear();
         self.batch = batch;
-        self.batch.clear();
-        self.plain = plain;
-        self.plain.clear();
         Ok(())
     }
 
-    fn store_batch(
-        &mut self,
-        batch: &[(ObjectKind, ChunkId, Range<usize>)],
-        plain: &[u8],
-    ) -> Result<()> {
+    fn store_batch(&mut self, batch: &[BatchChunk], plain: &[u8]) -> Result<()> {
         let claimed = self.claim(batch)?;
         let locations = self.locate(batch, &claimed)?;
         let mut claimed = claimed.into_iter().zip(locations);
@@ -208,7 +207,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Claims the chunks that nobody has claimed and returns their places in the batch.
-    fn claim(&self, batch: &[(ObjectKind, ChunkId, Range<usize>)]) -> Result<Vec<usize>> {
+    fn claim(&self, batch: &[BatchChunk]) -> Result<Vec<usize>> {
         let mut claims = self.claims();
         let mut claimed = Vec::new();
         for (index, (_, id, range)) in batch.iter().enumerate() {
@@ -227,11 +226,7 @@ impl<'a> Worker<'a> {
         Ok(claimed)
     }
 
-    fn locate(
-        &self,
-        batch: &[(ObjectKind, ChunkId, Range<usize>)],
-        claimed: &[usize],
-    ) -> Result<Vec<Option<Location>>> {
+    fn locate(&self, batch: &[BatchChunk], claimed: &[usize]) -> Result<Vec<Option<Location>>> {
         if claimed.is_empty() {
             return Ok(Vec::new());
         }

@@ -17,7 +17,8 @@
 use std::num::NonZero;
 use std::thread;
 
-use super::chunk_writer::{BATCH_COUNT_MAX, BATCH_LEN, PARCEL_LEN};
+use super::batch::{BATCH_COUNT_MAX, BATCH_LEN};
+use super::chunk_writer::PARCEL_LEN;
 use super::pack_pipeline::{PACK_COUNT_MAX, PACK_RECORD_COUNT_TARGET};
 use super::span::WINDOW_LEN;
 use crate::budget::{Budget, Share, too_little_memory};

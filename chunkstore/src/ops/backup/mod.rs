@@ -4,6 +4,7 @@
 //! store does not have to the pack writer. The order of what becomes durable is `docs/durability.md`, section
 //! "A backup"; the revision record is the only commit point.
 
+mod batch;
 mod change_list;
 mod chunk_writer;
 mod memory;
@@ -346,6 +347,7 @@ impl Run<'_> {
         let is_over = AtomicBool::new(false);
         let cutter = Cutter::new(self.store.chunking());
         let work = || -> std::result::Result<(), BackupError> {
+            let cutting = writer.helpers.cutting();
             let mut job = SpanJob::new(self, &cutter, writer, &is_over, page)?;
             while !is_over.load(Ordering::Relaxed)
                 && let Some(span) = to_read.get(next.fetch_add(1, Ordering::Relaxed))
@@ -354,6 +356,8 @@ impl Run<'_> {
                 let mut results = results.lock().expect("no holder of this lock panics");
                 results.0[*span] = Some(reference);
             }
+            drop(cutting);
+            job.help()?;
             let mut own = BackupStatistics::default();
             job.finish(&mut own)?;
             let total = &mut results.lock().expect("no holder of this lock panics").1;
@@ -364,9 +368,9 @@ impl Run<'_> {
             Ok(())
         };
         let work = || work().inspect_err(|_| is_over.store(true, Ordering::Relaxed));
-        on_threads(Some(worker_count), to_read.len(), work)
-            .into_iter()
-            .fold(Ok(()), first_cause)?;
+        // Also an image of one span has work for several: see `batch`.
+        let work_count = if to_read.is_empty() { 0 } else { worker_count.get() };
+        on_threads(Some(worker_count), work_count, work).into_iter().fold(Ok(()), first_cause)?;
         let (spans, statistics) = results.into_inner().expect("no holder of this lock panics");
         let spans = spans.into_iter().collect::<Option<Vec<_>>>();
         let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;

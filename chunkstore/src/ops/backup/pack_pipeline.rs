@@ -103,6 +103,7 @@ impl<'a> PackPipeline<'a> {
             claims: Claims::clone(&claims),
             index_turn: Arc::default(),
             met: Arc::default(),
+            helpers: Arc::default(),
             session: self.session.record.id,
             rewrites_all: self.rewrites_all,
         };

@@ -92,6 +92,11 @@ impl<'a> SpanJob<'a> {
         Ok(SpanRef::Page(id))
     }
 
+    /// Works on what other workers have cut, until they are through.
+    pub(super) fn help(&mut self) -> Result<(), BackupError> {
+        Ok(self.worker.help()?)
+    }
+
     /// Hands over what is left and adds to the statistics.
     pub(super) fn finish(self, statistics: &mut BackupStatistics) -> Result<(), BackupError> {
         statistics.read_bytes += self.read_bytes;

@@ -2,17 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::plan::{Batch, Batches, Placement, Plan};
+use super::plan::{Batch, Batches, Placement};
+use super::read_back::read_back;
 use super::run_buffer::RunBuffer;
-use super::target_check::TargetCheck;
 use super::{RestoreError, RestoreResult, Run, survey};
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::compression::Expander;
 use crate::error::Error;
-use crate::format::{FormatError, ObjectKind, PageEntry, RecordHeader};
+use crate::format::{FormatError, ObjectKind, RecordHeader};
 use crate::image_reader::check_len;
 use crate::pack::read_record;
-use crate::progress::Phase;
 
 pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
     let next_span = AtomicUsize::new(0);
@@ -25,39 +24,9 @@ pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
             Worker::new(run).write_batches(&batches)
         })?;
         if run.options.delta {
-            read_back(run, &plan)?;
+            read_back(run, plan)?;
         }
     }
-    Ok(())
-}
-
-/// Compares what was written into a target in place with the ids that belong there. What stayed was compared before.
-fn read_back(run: &Run<'_>, plan: &Plan) -> RestoreResult<()> {
-    run.progress.begin(Phase::ReadBack, Some(plan.len_in_image()));
-    let lost = run.findings().clone();
-    let (placements, zeros) = (plan.placements(), plan.zeros());
-    let written = |index: usize| match placements.get(index) {
-        Some(place) => Some((PageEntry::Data { len: place.len, id: place.id }, place.offset)),
-        None => zeros
-            .get(index - placements.len())
-            .map(|(offset, len)| (PageEntry::Zero { len: *len }, *offset)),
-    };
-    let is_lost =
-        |entry: &PageEntry| matches!(entry, PageEntry::Data { id, .. } if lost.contains(id));
-    let next = AtomicUsize::new(0);
-    run.on_threads(run.threads.survey, placements.len() + zeros.len(), || {
-        let mut check = TargetCheck::new(run.target);
-        while run.goes_on()?
-            && let Some((entry, offset)) = written(next.fetch_add(1, Ordering::Relaxed))
-        {
-            if !is_lost(&entry) && !check.reads_back(&entry, offset)? {
-                return Err(run.differs_at(offset));
-            }
-            run.progress.advance(entry.len());
-        }
-        Ok(())
-    })?;
-    run.progress.end();
     Ok(())
 }
 

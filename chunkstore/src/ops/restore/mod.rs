@@ -8,6 +8,7 @@ mod by_plan;
 mod in_order;
 mod memory;
 mod plan;
+mod read_back;
 mod run_buffer;
 mod survey;
 mod target_check;

@@ -90,11 +90,6 @@ impl Plan {
         }
     }
 
-    /// Returns the zeros that were written.
-    pub(super) fn zeros(&self) -> &[(u64, u64)] {
-        &self.zeros
-    }
-
     /// Adds a chunk of `len` bytes at `offset` of the image. A location that cannot be true counts as none.
     pub(super) fn add(&mut self, id: ChunkId, len: u32, location: Option<Location>, offset: u64) {
         let usable = location.filter(|location| {
@@ -123,6 +118,13 @@ impl Plan {
         self.placements.sort_unstable_by_key(|placement| {
             (placement.pack, placement.record.0, placement.offset)
         });
+    }
+
+    /// Returns the placements, and the offsets and lengths of zeros that were written, each in the order of the image.
+    pub(super) fn into_order_of_image(mut self) -> (Vec<Placement>, Vec<(u64, u64)>) {
+        self.placements.sort_unstable_by_key(|placement| placement.offset);
+        self.zeros.sort_unstable();
+        (self.placements, self.zeros)
     }
 
     /// Returns all placements.
@@ -258,9 +260,12 @@ mod tests {
         for (offset, len) in [(0, 5), (5, 7), (20, 1), (0, 3)] {
             plan.add_zeros(offset, len);
         }
-        assert_eq!(plan.zeros(), [(0, 12), (20, 1), (0, 3)]);
         let [first, second, third, ..] = plan.placements() else { panic!("it has five") };
         assert!(!first.shares_record_with(second) && second.shares_record_with(third));
+        let (placements, zeros) = plan.into_order_of_image();
+        let offsets: Vec<u64> = placements.iter().map(|placement| placement.offset).collect();
+        assert_eq!(offsets, [0, 100, 200, 300, 400]);
+        assert_eq!(zeros, [(0, 3), (0, 12), (20, 1)]);
     }
 
     #[test]
