@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chunkstore::ops::SampleSize;
 use chunkstore::retention::Interval;
 use chunkstore::revision_spec::Days;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -185,9 +186,23 @@ pub(crate) struct BackupArguments {
     /// What to back up; in an empty or missing backup directory this does `init` first
     #[arg(long, value_name = "TYPE:SOURCE")]
     pub(crate) source: Option<String>,
+    /// How much to read back from the store and compare with the source: a percentage, or adaptive (a few, and more after a doubt)
+    #[arg(long, value_name = "PERCENT", value_parser = sample_size, default_value = "adaptive")]
+    pub(crate) sample: SampleSize,
     /// Accept tags that are not in the schedule
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+fn sample_size(text: &str) -> Result<SampleSize, String> {
+    if text == "adaptive" {
+        return Ok(SampleSize::Adaptive);
+    }
+    let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    let percent = percent.filter(|percent| *percent <= 100);
+    percent
+        .map(SampleSize::Percent)
+        .ok_or_else(|| "expected adaptive, or a percentage from 0 to 100".to_owned())
 }
 
 #[derive(Args, Debug)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use chunkstore::error::Error;
 use chunkstore::ops::expire::ExpireError;
-use chunkstore::ops::{BackupError, RestoreError};
+use chunkstore::ops::{BackupError, RestoreError, SampleMismatch};
 use chunkstore::revision_spec::SpecError;
 use chunkstore::source::SourceError;
 use chunkstore::target::TargetError;
@@ -53,6 +53,9 @@ pub(crate) enum CommandError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Store(#[from] Error),
+    /// A backup read something else back than its source had.
+    #[error("{0}")]
+    Mismatch(Box<SampleMismatch>),
     /// What speaks against expiring.
     #[error(transparent)]
     ExpiryRefused(ExpireError),
@@ -63,6 +66,8 @@ impl From<BackupError> for CommandError {
         match error {
             BackupError::Source(error) => Self::Source(error),
             BackupError::Store(error) => Self::Store(error),
+            BackupError::Mismatch(mismatch) => Self::Mismatch(mismatch),
+            other => Self::Store(Error::Bug { what: other.to_string() }),
         }
     }
 }

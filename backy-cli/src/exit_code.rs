@@ -44,7 +44,7 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
         CommandError::Spec { .. } => USAGE,
         CommandError::NoBackupDirectory { .. } => NOT_FOUND,
         CommandError::Refused { .. } | CommandError::ExpiryRefused(_) => REFUSED,
-        CommandError::DamageFound { .. } => DAMAGE,
+        CommandError::DamageFound { .. } | CommandError::Mismatch(_) => DAMAGE,
         CommandError::File { source, .. } | CommandError::Output(source) => of_io(source),
         CommandError::LogFile { source, .. } => match of_io(source) {
             STORE_IO => USAGE,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use chunkstore::error::{Error, ObjectName};
+use chunkstore::ops::SampleMismatch;
 use chunkstore::ops::expire::ExpireError;
 use chunkstore::retention::Refusal;
 use chunkstore::target::TargetError;
@@ -31,10 +32,22 @@ pub(crate) fn of(error: &CommandError, backup_dir: &Path) -> Option<String> {
         CommandError::ExpiryRefused(ExpireError::Refused { refusals, .. }) => {
             of_refusal(refusals.first()?, &command)
         }
+        CommandError::Mismatch(mismatch) => of_mismatch(mismatch),
         CommandError::Target(error) => return of_target(error),
         CommandError::Store(error) => return of_store(error, &command),
         _ => return None,
     })
+}
+
+fn of_mismatch(mismatch: &SampleMismatch) -> String {
+    let kept = match (mismatch.evidence.last(), &mismatch.evidence_lost) {
+        (Some(report), None) => format!("both sides are kept, see {}", report.display()),
+        (_, Some(reason)) => format!("not all of the evidence could be kept: {reason}"),
+        (None, None) => "there is no evidence".to_owned(),
+    };
+    format!(
+        "if the source was written to, back up a snapshot of it; otherwise suspect memory, disk or controller. {kept}. Until the reports are removed, backups of this source compare more"
+    )
 }
 
 fn of_refusal(refusal: &Refusal, command: &str) -> String {

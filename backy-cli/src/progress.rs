@@ -131,6 +131,7 @@ const fn in_bytes(phase: Phase) -> bool {
 const fn name(phase: Phase) -> &'static str {
     match phase {
         Phase::Backup => "backup",
+        Phase::Sample => "comparing a sample",
         Phase::Restore => "restore",
         Phase::ReadBack => "reading back",
         Phase::Verify => "verify",

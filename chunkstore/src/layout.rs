@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::id::{PackId, RevisionId, SessionId, SourceName};
+use crate::id::{ChunkId, PackId, RevisionId, SessionId, SourceName};
 
 /// Paths of the files of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +100,18 @@ impl Layout {
     #[must_use]
     pub fn condemned(&self, generation: u64) -> PathBuf {
         self.root.join("condemned").join(format!("{generation:020}"))
+    }
+
+    /// Returns the file of a mismatch report.
+    #[must_use]
+    pub fn mismatch(&self, name: &ChunkId) -> PathBuf {
+        self.root.join("quarantine").join(format!("mismatch-{name}"))
+    }
+
+    /// Returns the file with one side of a mismatch.
+    #[must_use]
+    pub fn evidence(&self, id: &ChunkId) -> PathBuf {
+        self.root.join("quarantine").join(format!("bytes-{id}"))
     }
 
     /// Returns the file of a session.

@@ -6,6 +6,8 @@
 pub enum Phase {
     /// Reading a source and storing what is new.
     Backup,
+    /// Reading a sample of a backup back and comparing it with the source.
+    Sample,
     /// Writing a revision to a target.
     Restore,
     /// Reading back what was written to a target.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::id::{PackId, RevisionId, SourceName};
+use crate::id::{ChunkId, PackId, RevisionId, SourceName};
 use crate::layout::Layout;
 use crate::vfs::{EntryKind, LockMode, Vfs, VfsFile, parent_of, read_file};
 
@@ -38,6 +38,10 @@ pub enum ObjectKey {
     Condemned(u64),
     /// When every pack was last read.
     Ledger,
+    /// A report of what a backup read back wrongly, by its name.
+    Mismatch(ChunkId),
+    /// One side of a mismatch, by the BLAKE3 of its bytes.
+    Evidence(ChunkId),
 }
 
 /// Whether an object may take the place of one with the same key.
@@ -365,6 +369,12 @@ impl LocalStorage {
         Ok(())
     }
 
+    /// Returns the names of all mismatch reports.
+    pub(crate) fn list_mismatches(&self) -> Result<Vec<ChunkId>> {
+        let parse = |name: &str| name.strip_prefix("mismatch-")?.parse().ok();
+        self.list_named(&self.layout.directory("quarantine"), EntryKind::File, parse)
+    }
+
     /// Lists the files of `directory` whose names `parse` accepts.
     ///
     /// That the directory is not there is an error. All that are listed exist from the beginning, and "no revisions" would
@@ -486,6 +496,8 @@ impl Storage for LocalStorage {
             ObjectKey::State(source, id) => self.layout.state(source, id),
             ObjectKey::Condemned(generation) => self.layout.condemned(*generation),
             ObjectKey::Ledger => self.layout.ledger(),
+            ObjectKey::Mismatch(name) => self.layout.mismatch(name),
+            ObjectKey::Evidence(id) => self.layout.evidence(id),
         }
     }
 }

@@ -10,9 +10,9 @@ use std::fmt::Debug;
 
 use chunkstore::format::{
     BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, Ledger,
-    LedgerEntry, ObjectKind, PackFooter, PackHeader, PackKind, Page, PageEntry, RecordHeader,
-    RevisionKind, RevisionRecord, RevisionState, Root, SessionKind, SessionRecord, SpanRef,
-    StoreConfig, Trust,
+    LedgerEntry, MismatchReport, ObjectKind, PackFooter, PackHeader, PackKind, Page, PageEntry,
+    RecordHeader, RevisionKind, RevisionRecord, RevisionState, Root, SessionKind, SessionRecord,
+    SpanRef, StoreConfig, Trust,
 };
 use chunkstore::id::{ChunkId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
@@ -22,7 +22,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 14] = [
+const EXAMPLES: [&str; 15] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -37,6 +37,7 @@ const EXAMPLES: [&str; 14] = [
     "session-record",
     "condemned-list",
     "ledger",
+    "mismatch-report",
 ];
 
 /// Returns the bytes of all examples by name.
@@ -294,6 +295,28 @@ fn condemned_list_is_as_documented() {
 fn ledger_is_as_documented() {
     let ledger = Ledger { entries: vec![LedgerEntry { pack: pack_id(), read: noon() }] };
     assert_example("ledger", &ledger, Ledger::encode, Ledger::decode);
+}
+
+#[test]
+fn mismatch_report_is_as_documented() {
+    let report = MismatchReport {
+        revision: revision_id(),
+        source: "vm1".parse().unwrap(),
+        origin: "/dev/vg0/vm1".into(),
+        time: noon(),
+        offset: 65536,
+        len: 4096,
+        stored: ChunkId::from_bytes(*blake3::hash(&[0; 4096]).as_bytes()),
+        found: ChunkId::from_bytes(*blake3::hash(&[1; 4096]).as_bytes()),
+    };
+    let name = [
+        b"vm1\0".as_slice(),
+        &65536_u64.to_le_bytes(),
+        report.stored.as_bytes(),
+        report.found.as_bytes(),
+    ];
+    assert_eq!(report.name().as_bytes(), blake3::hash(&name.concat()).as_bytes());
+    assert_example("mismatch-report", &report, MismatchReport::encode, MismatchReport::decode);
 }
 
 /// Returns the rows of the table of limits.

@@ -1,8 +1,13 @@
 //! `distrust`: which revisions it doubts, and what it says.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::scene::{IMAGE, IMAGE_LEN, Scene};
 
 fn trust(scene: &Scene) -> Vec<String> {
     let status = scene.succeeds(["--json", "status"]).json();
@@ -63,4 +68,58 @@ fn backup_after_a_distrust_says_why_it_is_full_and_what_became_of_the_doubt() {
     let output = scene.succeeds(["backup"]);
     assert!(output.stderr.contains(&format!("{} is verified now", ids[0])), "{}", output.stderr);
     assert_eq!(scene.succeeds(["--json", "backup"]).json()["rechecked"], json!(null));
+}
+
+/// Backs up an image that is written to all the time, until a sample shows it.
+fn backup_of_a_busy_image(scene: &Scene) -> crate::scene::Output {
+    let file =
+        OpenOptions::new().write(true).open(scene.path(IMAGE)).expect("the image can be opened");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in (0_u8..=255).cycle() {
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                file.write_all_at(&vec![round; IMAGE_LEN], 0).expect("the image can be written");
+            }
+        });
+        let output = (0..50)
+            .map(|_| scene.run(["--json", "backup", "--sample", "100"]))
+            .find(|output| output.code != Some(0));
+        is_over.store(true, Ordering::SeqCst);
+        output.expect("one of fifty backups meets a change")
+    })
+}
+
+#[test]
+fn image_that_changes_while_it_is_read_ends_with_4_and_evidence() {
+    let scene = Scene::with_init();
+    scene.write_image(IMAGE, IMAGE_LEN, 1);
+    scene.succeeds(["backup", "--sample=0"]);
+    let output = backup_of_a_busy_image(&scene);
+    assert_eq!(output.code, Some(4), "{}", output.stderr);
+    let error = output.json_error();
+    assert!(error["error"].as_str().unwrap().starts_with("no revision: at byte "), "{error}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("snapshot") && hint.contains("/quarantine/mismatch-"), "{hint}");
+    let evidence = std::fs::read_dir(scene.backup_path("quarantine")).unwrap().count();
+    assert!(3 <= evidence, "two sides and a report, not {evidence} files");
+
+    // Until it is removed, more is compared; and then there is a revision again.
+    let output = scene.succeeds(["backup", "--sample", "adaptive"]);
+    assert!(output.stderr.contains("something speaks against this source"), "{}", output.stderr);
+    assert!(output.text().ends_with(" compared\n"), "{}", output.text());
+    let report = scene.succeeds(["--json", "backup", "--sample", "100%"]).json();
+    assert_eq!(report["sampled_bytes"], json!(IMAGE_LEN));
+    scene.succeeds(["verify"]);
+}
+
+#[test]
+fn sample_that_is_no_percentage_is_refused() {
+    let scene = Scene::with_init();
+    for wrong in ["101", "-1", "much", ""] {
+        let output = scene.fails(2, ["backup", &format!("--sample={wrong}")]);
+        assert!(output.stderr.contains("from 0 to 100"), "{}", output.stderr);
+    }
 }

@@ -15,6 +15,7 @@ mod regressions;
 mod rescue;
 mod restore;
 mod retention;
+mod sample;
 mod scale;
 mod scrub;
 mod sizes;

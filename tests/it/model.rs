@@ -264,7 +264,7 @@ impl World {
             ImageSource::new(image).failing_at(place.checked_rem(image.len()).unwrap_or(0));
         match try_backup(&self.store, SOURCES[source], &reader) {
             Err(BackupError::Source(_)) => {}
-            Err(BackupError::Store(error)) => panic!("an error of the source, not {error}"),
+            Err(error) => panic!("an error of the source, not {error}"),
             // All that cannot be read lies in a hole.
             Ok(stats) => {
                 self.history[source].push(stats.id);

@@ -46,13 +46,20 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     };
     let source_name = BackupDirectory::open(path)?.source_name()?;
     let source_name = source_name.expect("there is a configuration, or it was just written");
-    let options = BackupOptions { tags, ..BackupOptions::new(source_name) };
+    let sample = arguments.sample;
+    let options = BackupOptions { tags, sample, ..BackupOptions::new(source_name) };
     let stats = ops::backup(&store, &source, &options, &ui.progress())?;
     for warning in &stats.warnings {
         ui.warning(warning);
     }
     if let Some(Recheck { id, is_sound: true }) = stats.recheck {
         ui.note(&format!("distrusted revision {id} is verified now"));
+    }
+    if stats.sample.in_doubt {
+        ui.note(&format!(
+            "something speaks against this source or its revisions: {} of it were read back and compared",
+            human::size(stats.sample.bytes)
+        ));
     }
     let report = BackupReport::new(&stats, &options.source_name, &options.tags);
     ui.result(&report, || summary(&stats))
@@ -136,11 +143,12 @@ fn begin(path: &Path, source: SourceConfig, ui: &Ui) -> Result<Store, CommandErr
 fn summary(stats: &BackupStats) -> String {
     let numbers = &stats.statistics;
     format!(
-        "revision {}: {}, of which {} are new ({} stored), in {}",
+        "revision {}: {}, of which {} are new ({} stored), in {}; {} compared",
         stats.id,
         human::size(stats.size),
         human::size(numbers.new_bytes),
         human::size(numbers.stored_bytes),
         human::duration(numbers.duration_milliseconds),
+        human::count(stats.sample.count, "sample"),
     )
 }

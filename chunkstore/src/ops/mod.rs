@@ -22,7 +22,10 @@ mod tags;
 mod tests;
 mod verify;
 
-pub use backup::{BackupError, BackupOptions, BackupStats, Recheck, backup};
+pub use backup::{
+    BackupError, BackupOptions, BackupStats, Recheck, SampleMismatch, SampleSize, SampleStats,
+    backup,
+};
 pub use coverage::{Coverage, coverage};
 pub use diff::{Diff, DiffStats, diff};
 pub use distrust::{DistrustStats, distrust};

@@ -70,12 +70,12 @@ fn first_difference(
         plan.iter().enumerate().filter(|(_, kept)| kept.is_some()).map(|(span, _)| span).collect();
     let mut reader = ChunkReader::new(run.store);
     for _ in 0..SAMPLE_COUNT.min(kept.len()) {
-        let span = kept[random_below(run, kept.len())];
+        let span = kept[run.random_below(kept.len())];
         let entries = run.parent.entries(&mut reader, span, span_len);
         if entries.is_empty() {
             return Ok(Some(span as u64 * span_len));
         }
-        let chosen = random_below(run, entries.len());
+        let chosen = run.random_below(entries.len());
         let before: u64 = entries[..chosen].iter().map(PageEntry::len).sum();
         let offset = span as u64 * span_len + before;
         if !is_unchanged(run.source, &entries[chosen], offset)? {
@@ -97,13 +97,6 @@ fn is_unchanged(source: &dyn Source, entry: &PageEntry, offset: u64) -> Result<b
         PageEntry::Data { id, .. } => ObjectKind::Data.chunk_id(&bytes) == *id,
         PageEntry::Zero { .. } => is_zero(&bytes),
     })
-}
-
-fn random_below(run: &Run<'_>, count: usize) -> usize {
-    let mut random = [0; 8];
-    run.store.environment().entropy.fill(&mut random);
-    let random = u64::from_le_bytes(random) % count as u64;
-    usize::try_from(random).expect("it is below a usize")
 }
 
 fn bug(what: &str) -> Error {

@@ -11,6 +11,7 @@ mod memory;
 mod pack_pipeline;
 mod parent;
 mod recheck;
+mod sample;
 mod span;
 
 use std::num::NonZero;
@@ -24,6 +25,7 @@ use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
 pub use self::recheck::Recheck;
 use self::recheck::recheck;
+pub use self::sample::{SampleMismatch, SampleSize, SampleStats};
 use self::span::SpanJob;
 use crate::chunking::Cutter;
 use crate::compression::CompressionError;
@@ -46,6 +48,7 @@ const RECORD_TEXT_LEN_MAX: usize = 64 << 10;
 
 /// Why there is no revision. Errors of the source and of the store stay apart.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackupError {
     /// The source could not be read completely.
     #[error(transparent)]
@@ -53,6 +56,9 @@ pub enum BackupError {
     /// The store could not take it.
     #[error(transparent)]
     Store(#[from] Error),
+    /// What was read back from the store is not what the source has.
+    #[error("{0}")]
+    Mismatch(Box<SampleMismatch>),
 }
 
 /// How to back up.
@@ -67,13 +73,21 @@ pub struct BackupOptions {
     /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
     /// the allocator take more.
     pub memory: usize,
+    /// How much is read back from the store and compared with the source before there is a revision.
+    pub sample: SampleSize,
 }
 
 impl BackupOptions {
     /// Returns the usual options for a source.
     #[must_use]
     pub fn new(source_name: SourceName) -> Self {
-        Self { source_name, tags: Vec::new(), threads: None, memory: MEMORY_DEFAULT }
+        Self {
+            source_name,
+            tags: Vec::new(),
+            threads: None,
+            memory: MEMORY_DEFAULT,
+            sample: SampleSize::default(),
+        }
     }
 }
 
@@ -92,6 +106,8 @@ pub struct BackupStats {
     pub warnings: Vec<String>,
     /// Most bytes of [`BackupOptions::memory`] that were set aside at once.
     pub memory_peak: usize,
+    /// What was read back from the store and compared with the source.
+    pub sample: SampleStats,
     /// What became of the newest distrusted revision of the source, if there was one.
     pub recheck: Option<Recheck>,
 }
@@ -105,6 +121,7 @@ pub struct BackupStats {
 /// # Errors
 ///
 /// - [`BackupError::Source`] if the source cannot be read completely.
+/// - [`BackupError::Mismatch`] if what the store gives back is not what the source has now.
 /// - [`BackupError::Store`] with [`Error::Locked`] if this source is being backed up already, with
 ///   [`Error::InvalidOption`] for tags that cannot be stored, or with any other error of the store.
 ///
@@ -169,23 +186,26 @@ fn make_revision(
 
     progress.begin(Phase::Backup, Some(source.len()));
     let run = Run { store, source, progress, parent: &parent, session: &session, options };
-    let Chunked { root, mut statistics, memory_peak } = run.write_chunks(&mut warnings)?;
-    warnings.extend(source.finish()?);
+    let Chunked { root, root_id, mut statistics, memory_peak } = run.write_chunks(&mut warnings)?;
     progress.end();
+    let mut random = [0; RevisionId::LEN];
+    store.environment().entropy.fill(&mut random);
+    let id = RevisionId::from_bytes(random);
+    let chunk_count = statistics.new_chunks + statistics.reused_chunks;
+    let sample = sample::compare(&run, id, &root, chunk_count)?;
+    warnings.extend(source.finish()?);
 
     let elapsed = clock.monotonic().saturating_sub(started);
     statistics.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let mut random = [0; RevisionId::LEN];
-    store.environment().entropy.fill(&mut random);
     let record = RevisionRecord {
-        id: RevisionId::from_bytes(random),
+        id,
         source: options.source_name.clone(),
         sequence: parent.next_sequence,
         session: session.record.id,
         time,
         kind: RevisionKind::Image,
         size: source.len(),
-        root,
+        root: root_id,
         parent: parent.revision_id(),
         host: store.environment().identity.host.clone(),
         origin: source.name().to_owned(),
@@ -204,7 +224,7 @@ fn make_revision(
     }
     session.finish();
     let (id, parent, size) = (record.id, record.parent, record.size);
-    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak, recheck: None })
+    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak, sample, recheck: None })
 }
 
 /// Refuses what could not be stored, before anything is read.
@@ -257,7 +277,8 @@ fn begin(
 
 /// What all chunks of an image have become.
 struct Chunked {
-    root: ChunkId,
+    root: Root,
+    root_id: ChunkId,
     statistics: BackupStatistics,
     memory_peak: usize,
 }
@@ -309,18 +330,18 @@ impl Run<'_> {
                         worker.finish(&mut statistics).map(|()| id)
                     })
                     .map_err(BackupError::Store)?;
-                Ok((id, statistics))
+                Ok((root, id, statistics))
             });
             // The pack threads end when the last writer is gone.
             drop(writer);
             let written = pack_threads.join();
             // An error of the pack threads is the cause of the workers' failing to hand over.
             let written = written.map_err(BackupError::Store)?;
-            let (root, mut statistics) = worked?;
+            let (root, root_id, mut statistics) = worked?;
             statistics.new_bytes = written.new_bytes;
             statistics.new_chunks = written.new_chunks;
             statistics.stored_bytes = written.stored_bytes;
-            Ok(Chunked { root, statistics, memory_peak: memory.budget.peak() })
+            Ok(Chunked { root, root_id, statistics, memory_peak: memory.budget.peak() })
         })
     }
 
@@ -375,6 +396,14 @@ impl Run<'_> {
         let spans = spans.into_iter().collect::<Option<Vec<_>>>();
         let spans = spans.ok_or_else(|| Error::Bug { what: "a span was left out".to_owned() })?;
         Ok((spans, statistics))
+    }
+
+    /// Returns a random number below `count`, which is at least 1.
+    fn random_below(&self, count: usize) -> usize {
+        let mut random = [0; 8];
+        self.store.environment().entropy.fill(&mut random);
+        let random = u64::from_le_bytes(random) % (count.max(1) as u64);
+        usize::try_from(random).expect("it is below a usize")
     }
 
     fn span_range(&self, span: usize, span_len: u64) -> std::ops::Range<u64> {

@@ -2,7 +2,7 @@
 
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
-use crate::format::{PageEntry, RevisionState, Root, SpanRef};
+use crate::format::{PageEntry, RevisionState, Root, SpanRef, Trust};
 use crate::id::{RevisionId, SourceName};
 use crate::revision::Revision;
 use crate::store::Store;
@@ -20,6 +20,8 @@ pub(super) struct Parent {
     pub(super) rewrites_all: bool,
     /// The revisions that are.
     pub(super) doubtful: Vec<Revision>,
+    /// A revision of this source is distrusted or damaged, whether that has had its effect or not.
+    pub(super) history_has_doubts: bool,
     /// What the parent refers to is known to be there. Otherwise every chunk is looked up.
     pub(super) is_complete: bool,
     /// The index is to note that the new revision was made with it.
@@ -50,6 +52,10 @@ impl Parent {
             let (id, trust) = (record.id, state.trust);
             warnings.push(format!("revision {id} is {trust}: every chunk is written again"));
         }
+        let is_doubted = |revision: &Revision| {
+            matches!(revision.state.trust, Trust::Distrusted | Trust::Damaged)
+        };
+        let history_has_doubts = history.revisions.iter().any(is_doubted);
         let rewrites_all = !doubtful.is_empty();
         let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };
         let root = revision.as_ref().and_then(|revision| {
@@ -71,6 +77,7 @@ impl Parent {
             next_sequence,
             rewrites_all,
             doubtful,
+            history_has_doubts,
             is_complete,
             begins_complete,
         })

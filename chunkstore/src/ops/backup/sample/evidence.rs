@@ -1,0 +1,84 @@
+//! What is kept of a mismatch: both sides, and a report that names them.
+
+use std::path::PathBuf;
+
+use super::super::Run;
+use super::SampleMismatch;
+use super::comparison::{Comparison, Difference, Side};
+use crate::error::{Error, Result};
+use crate::format::MismatchReport;
+use crate::id::RevisionId;
+use crate::limits::DOCUMENT_LEN_MAX;
+use crate::storage::{Existing, ObjectKey, Storage};
+
+/// Places of which both sides are kept.
+pub(super) const EVIDENCE_COUNT_MAX: usize = 16;
+
+/// Returns whether there is a report about this source, or one that cannot be read.
+pub(super) fn has_reports(run: &Run<'_>) -> Result<bool> {
+    let storage = run.store.storage();
+    for name in storage.list_mismatches()? {
+        let bytes = storage.get(&ObjectKey::Mismatch(name), DOCUMENT_LEN_MAX)?;
+        let report = bytes.map(|bytes| MismatchReport::decode(&bytes));
+        match report {
+            Some(Ok(report)) if report.source != run.options.source_name => {}
+            Some(_) => return Ok(true),
+            // Somebody has looked into it and removed it.
+            None => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Keeps both sides of the first differences, and says what they are.
+pub(super) fn keep_evidence(
+    run: &Run<'_>,
+    revision: RevisionId,
+    comparison: Comparison<'_>,
+) -> SampleMismatch {
+    let Comparison { stats: compared, mut differing, .. } = comparison;
+    differing.sort_unstable_by_key(|difference| difference.offset);
+    let time = run.store.environment().clock.now();
+    let (mut reports, mut evidence, mut evidence_lost) = (Vec::new(), Vec::new(), None);
+    for Difference { offset, len, stored, found } in differing {
+        let report = MismatchReport {
+            revision,
+            source: run.options.source_name.clone(),
+            origin: run.source.name().to_owned(),
+            time,
+            offset,
+            len,
+            stored: stored.id,
+            found: found.id,
+        };
+        if !found.bytes.is_empty() {
+            match keep(run, &report, [&stored, &found]) {
+                Ok(paths) => evidence.extend(paths),
+                Err(error) => evidence_lost = Some(error.to_string()),
+            }
+        }
+        reports.push(report);
+    }
+    evidence.sort();
+    evidence.dedup();
+    let name = run.source.name().to_owned();
+    SampleMismatch { name, reports, compared, evidence, evidence_lost }
+}
+
+/// Writes both sides and then the report. What is there already is not written again.
+fn keep(run: &Run<'_>, report: &MismatchReport, sides: [&Side; 2]) -> Result<Vec<PathBuf>> {
+    let storage: &dyn Storage = run.store.storage();
+    let mut paths = Vec::new();
+    let mut put = |key: ObjectKey, bytes: &[u8]| {
+        if storage.object_len(&key)?.is_none() {
+            storage.put(&key, bytes, Existing::Replace)?;
+        }
+        paths.push(storage.path(&key));
+        Ok::<(), Error>(())
+    };
+    for side in sides {
+        put(ObjectKey::Evidence(side.id), &side.bytes)?;
+    }
+    put(ObjectKey::Mismatch(report.name()), &report.encode())?;
+    Ok(paths)
+}

@@ -1,0 +1,119 @@
+//! Chooses what of an image is compared.
+
+use std::collections::BTreeMap;
+
+use super::super::Run;
+use crate::chunk_reader::ChunkReader;
+use crate::error::Result;
+use crate::format::{PageEntry, Root, SpanRef};
+
+/// Bytes of a zero entry that are compared, unless all is.
+const ZERO_LEN: u64 = 64 << 10;
+
+/// Zero spans of which a piece is compared.
+const ZERO_SPAN_COUNT: usize = 8;
+
+/// A part of the image and what the store has there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pick {
+    pub(super) offset: u64,
+    pub(super) entry: PageEntry,
+}
+
+/// Which entries of the pages are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    /// So many, in spans that are chosen at random.
+    Count(u64),
+    /// Each one, of zeros a piece.
+    EveryOne,
+    /// Each with this probability in percent; with 100 all zeros are compared too.
+    Percent(u8),
+}
+
+/// Returns the spans that are looked at, and how often each was chosen if that is what the choice says.
+pub(super) fn choose_spans(run: &Run<'_>, root: &Root, choice: Choice) -> Vec<(usize, u64)> {
+    if matches!(choice, Choice::Percent(_)) {
+        return (0..root.spans.len()).map(|span| (span, 0)).collect();
+    }
+    let (pages, zeros): (Vec<usize>, Vec<usize>) =
+        (0..root.spans.len()).partition(|span| page_id(root, *span).is_some());
+    let mut chosen: BTreeMap<usize, u64> = BTreeMap::new();
+    match choice {
+        Choice::Count(count) if !pages.is_empty() => {
+            for _ in 0..count {
+                *chosen.entry(pages[run.random_below(pages.len())]).or_default() += 1;
+            }
+        }
+        _ => chosen.extend(pages.into_iter().map(|span| (span, 0))),
+    }
+    for _ in 0..ZERO_SPAN_COUNT.min(zeros.len()) {
+        chosen.insert(zeros[run.random_below(zeros.len())], 1);
+    }
+    chosen.into_iter().collect()
+}
+
+/// Reads the pages of some spans back from the store, and returns what is chosen of them. Each span comes with how often it was
+/// chosen.
+pub(super) fn pick(
+    run: &Run<'_>,
+    reader: &mut ChunkReader,
+    root: &Root,
+    spans: &[(usize, u64)],
+    choice: Choice,
+) -> Result<Vec<Pick>> {
+    let ids: Vec<_> = spans.iter().filter_map(|(span, _)| page_id(root, *span)).collect();
+    let mut locations = run.store.index().view(|view| view.locate(&ids))?.into_iter();
+    let mut picks = Vec::new();
+    for (span, count) in spans {
+        let range = root.span_range(*span);
+        let len = range.end - range.start;
+        let entries = match page_id(root, *span) {
+            None => vec![PageEntry::Zero { len }],
+            Some(id) => reader.read_page(&id, locations.next().flatten(), len)?.entries,
+        };
+        let chosen = choose_entries(run, entries.len(), choice, *count);
+        let mut chosen = chosen.into_iter().peekable();
+        let mut offset = range.start;
+        for (index, entry) in entries.iter().enumerate() {
+            if chosen.next_if_eq(&index).is_some() {
+                picks.push(piece(run, Pick { offset, entry: *entry }, choice));
+            }
+            offset += entry.len();
+        }
+    }
+    Ok(picks)
+}
+
+fn page_id(root: &Root, span: usize) -> Option<crate::id::ChunkId> {
+    match root.spans[span] {
+        SpanRef::Page(id) => Some(id),
+        SpanRef::Zero => None,
+    }
+}
+
+/// Returns the places of the chosen entries of a page, ascending.
+fn choose_entries(run: &Run<'_>, entries: usize, choice: Choice, count: u64) -> Vec<usize> {
+    let mut chosen: Vec<usize> = match choice {
+        Choice::Percent(percent) => (0..entries)
+            .filter(|_| 100 <= percent || run.random_below(100) < usize::from(percent))
+            .collect(),
+        Choice::EveryOne => (0..entries).collect(),
+        Choice::Count(_) => (0..count).map(|_| run.random_below(entries)).collect(),
+    };
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+/// Takes only a piece of a long zero entry, unless everything is compared.
+fn piece(run: &Run<'_>, pick: Pick, choice: Choice) -> Pick {
+    match pick.entry {
+        PageEntry::Zero { len } if ZERO_LEN < len && !matches!(choice, Choice::Percent(100)) => {
+            let pieces = usize::try_from(len / ZERO_LEN).unwrap_or(usize::MAX);
+            let offset = pick.offset + run.random_below(pieces) as u64 * ZERO_LEN;
+            Pick { offset, entry: PageEntry::Zero { len: ZERO_LEN } }
+        }
+        _ => pick,
+    }
+}
