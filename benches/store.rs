@@ -175,7 +175,12 @@ fn verify(bencher: Bencher<'_, '_>) {
     let place = Place::new(StoreOptions::default());
     let (store, id) = place.with_revision();
     bencher.counter(BytesCount::new(IMAGE_LEN)).bench_local(|| {
-        ops::verify(&store, &[id], &VerifyOptions::default(), &NoProgress)
-            .expect("a verification succeeds")
+        ops::verify(
+            &store,
+            &[id],
+            &VerifyOptions { all_data: true, ..VerifyOptions::default() },
+            &NoProgress,
+        )
+        .expect("a verification succeeds")
     });
 }

@@ -258,6 +258,9 @@ pub(crate) struct VerifyArguments {
     /// Which revisions
     #[arg(short, long, value_name = "SPEC", default_value = "all")]
     pub(crate) revision: String,
+    /// Read also what was read when verified revisions were verified
+    #[arg(long)]
+    pub(crate) all_data: bool,
 }
 
 #[derive(Args, Debug)]

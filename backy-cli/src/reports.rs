@@ -244,6 +244,7 @@ impl<'a> RestoreReport<'a> {
 pub(crate) struct VerifyReport<'a> {
     checked_chunks: u64,
     checked_bytes: u64,
+    proven_chunks: u64,
     damaged: Vec<DamageReport<'a>>,
     damaged_packs: Vec<DamagedPackReport<'a>>,
     verified: &'a [RevisionId],
@@ -266,6 +267,7 @@ impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
         Self {
             checked_chunks: stats.checked_chunks,
             checked_bytes: stats.checked_bytes,
+            proven_chunks: stats.proven_chunks,
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
             damaged_packs: damaged_packs(&stats.damaged_packs),
             verified: &stats.verified,

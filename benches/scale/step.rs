@@ -108,7 +108,12 @@ fn operate(verb: &str, path: &Path, arguments: &[String]) -> Result<String> {
         "verify" => {
             let history = store.history(None)?;
             let ids: Vec<_> = history.revisions.iter().map(|revision| revision.record.id).collect();
-            let stats = ops::verify(&store, &ids, &VerifyOptions::default(), &NoProgress)?;
+            let stats = ops::verify(
+                &store,
+                &ids,
+                &VerifyOptions { all_data: true, ..VerifyOptions::default() },
+                &NoProgress,
+            )?;
             ensure!(stats.is_sound(), "damage in a new store");
             stats.checked_chunks.to_string()
         }

@@ -3,10 +3,12 @@
 //! Memory is one bit a record, whatever the number of revisions: a page whose own bit is set
 //! was walked already, and so is everything below it. Used by verify and by purge.
 //!
+//! A [`Proof`] is what verified revisions need: a second set of bits, of records that need not be read again.
+//!
 //! Bits belong to packs by their names. The numbers that an index gives to packs last only as long as that
 //! index: another process may put a new one in its place between two lookups.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
@@ -15,6 +17,7 @@ use crate::id::{ChunkId, PackId};
 use crate::index::Location;
 use crate::progress::Progress;
 use crate::store::Store;
+use crate::time::Timestamp;
 
 /// Chunks that are looked up together.
 const LOOKUP_COUNT: usize = 1 << 16;
@@ -74,6 +77,38 @@ impl PackNeeds {
     }
 }
 
+/// Records that were read and matched their ids when revisions were verified.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proof {
+    needs: BTreeMap<PackId, PackNeeds>,
+}
+
+impl Proof {
+    /// Collects what the roots of verified revisions prove. Each comes with the time of its proof, the newest first; a record
+    /// was proven if its pack was there by then. `created` says since when packs are there.
+    ///
+    /// What cannot be had proves nothing, and is no finding here.
+    pub(crate) fn collect(
+        store: &Store,
+        progress: &dyn Progress,
+        roots: &[(ChunkId, Timestamp)],
+        created: &HashMap<PackId, Timestamp>,
+    ) -> Result<Self> {
+        debug_assert!(roots.is_sorted_by(|left, right| right.1 <= left.1), "newest first");
+        let mut marker = Marker::new(store, progress);
+        for (root, time) in roots {
+            marker.bound = Some((created, *time));
+            marker.mark_root(root)?;
+        }
+        Ok(Self { needs: marker.needs })
+    }
+
+    fn contains(&self, location: &Location) -> bool {
+        let needs = self.needs.get(&location.pack);
+        needs.is_some_and(|needs| needs.contains(to_usize(location.record_index)))
+    }
+}
+
 /// Something that a revision needs and that cannot be had.
 #[derive(Debug)]
 pub(crate) struct Gap {
@@ -99,6 +134,12 @@ pub(crate) struct Marker<'a> {
     marked_roots: HashSet<ChunkId>,
     /// Data chunks of pages that were walked, which are looked up together.
     pending: Vec<ChunkId>,
+    /// Only records of packs that were there before this time count.
+    bound: Option<(&'a HashMap<PackId, Timestamp>, Timestamp)>,
+    /// What counts as read already.
+    proof: Option<&'a Proof>,
+    /// Records that are needed and count as read already.
+    proven: BTreeMap<PackId, PackNeeds>,
     pub(crate) needs: BTreeMap<PackId, PackNeeds>,
     /// By chunk: many revisions may lack the same one.
     pub(crate) gaps: BTreeMap<ChunkId, Gap>,
@@ -112,9 +153,22 @@ impl<'a> Marker<'a> {
             progress,
             marked_roots: HashSet::new(),
             pending: Vec::new(),
+            bound: None,
+            proof: None,
+            proven: BTreeMap::new(),
             needs: BTreeMap::new(),
             gaps: BTreeMap::new(),
         }
+    }
+
+    /// Leaves out of [`Self::needs`] what `proof` has.
+    pub(crate) fn with_proof(self, proof: &'a Proof) -> Self {
+        Self { proof: Some(proof), ..self }
+    }
+
+    /// Returns how many records are needed and were left out because of the proof.
+    pub(crate) fn proven_count(&self) -> u64 {
+        self.proven.values().map(|needs| u64::from(needs.count())).sum()
     }
 
     /// Marks a root and everything below it. What cannot be had becomes a [`Gap`].
@@ -184,11 +238,21 @@ impl<'a> Marker<'a> {
     /// Marks one record and returns whether that is news.
     fn mark(&mut self, id: &ChunkId, location: Option<Location>, is_list: bool) -> bool {
         match location {
-            Some(location) if !location.is_missing => self
-                .needs
-                .entry(location.pack)
-                .or_insert_with(PackNeeds::new)
-                .set(location.record_index, id),
+            Some(location) if !location.is_missing => {
+                let is_late = |(created, time): &(&HashMap<PackId, Timestamp>, Timestamp)| {
+                    created.get(&location.pack).is_none_or(|created| *time <= *created)
+                };
+                if self.bound.as_ref().is_some_and(is_late) {
+                    // What lies below a list may have been there before all the same.
+                    return true;
+                }
+                let is_proven = self.proof.is_some_and(|proof| proof.contains(&location));
+                let needs = if is_proven { &mut self.proven } else { &mut self.needs };
+                needs
+                    .entry(location.pack)
+                    .or_insert_with(PackNeeds::new)
+                    .set(location.record_index, id)
+            }
             other => {
                 let pack = other.map(|location| location.pack);
                 let error = Error::Missing { object: ObjectName::Chunk { id: *id, pack } };

@@ -265,6 +265,7 @@ fn revision_state_is_as_documented() {
         trust: Trust::Verified,
         protected: true,
         verified: Some("2026-11-21T03:30:00.250Z".parse().unwrap()),
+        doubted: None,
         rewritten: None,
     };
     assert_example("revision-state", &state, RevisionState::encode, RevisionState::decode);

@@ -122,4 +122,23 @@ fn sample_that_is_no_percentage_is_refused() {
         let output = scene.fails(2, ["backup", &format!("--sample={wrong}")]);
         assert!(output.stderr.contains("from 0 to 100"), "{}", output.stderr);
     }
+
+#[test]
+fn verify_says_what_it_left_out_and_reads_it_on_demand() {
+    let (scene, _) = Scene::with_backups(1);
+    let first = scene.succeeds(["--json", "verify"]).json();
+    assert_eq!(first["proven_chunks"], 0);
+    let second = scene.succeeds(["--json", "verify", "-r", "0"]).json();
+    assert_eq!(
+        (&second["checked_chunks"], &second["proven_chunks"]),
+        (&json!(0), &first["checked_chunks"])
+    );
+    assert_eq!(second["verified"], json!(scene.ids()));
+    let output = scene.succeeds(["verify"]);
+    assert!(output.stderr.contains("--all-data reads them"), "{}", output.stderr);
+    let third = scene.succeeds(["--json", "verify", "--all-data"]).json();
+    assert_eq!(
+        (&third["checked_chunks"], &third["proven_chunks"]),
+        (&first["checked_chunks"], &json!(0))
+    );
 }

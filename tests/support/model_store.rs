@@ -424,8 +424,13 @@ pub fn assert_revision(store: &Store, id: &RevisionId, truth: &SparseImage) {
 ///
 /// If one is not.
 pub fn assert_sound(store: &Store, ids: &[RevisionId]) {
-    let stats = ops::verify(store, ids, &VerifyOptions::default(), &NoProgress)
-        .expect("the verification ends");
+    let stats = ops::verify(
+        store,
+        ids,
+        &VerifyOptions { all_data: true, ..VerifyOptions::default() },
+        &NoProgress,
+    )
+    .expect("the verification ends");
     assert!(stats.is_sound(), "{stats:?}");
     assert_eq!(stats.verified.len(), ids.len());
 }

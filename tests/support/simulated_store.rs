@@ -100,7 +100,7 @@ pub fn verify_all(store: &Store) -> Result<VerifyStats> {
     ops::verify(
         store,
         &ids,
-        &VerifyOptions { threads: ONE_THREAD, ..VerifyOptions::default() },
+        &VerifyOptions { threads: ONE_THREAD, all_data: true, ..VerifyOptions::default() },
         &NoProgress,
     )
 }

@@ -17,7 +17,8 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
     let store = directory.open_store()?;
     let selection = directory.select(&store, &arguments.revision, ui)?;
     let ids = selection.ids();
-    let stats = ops::verify(&store, &ids, &VerifyOptions::default(), &ui.progress())?;
+    let options = VerifyOptions { all_data: arguments.all_data, ..VerifyOptions::default() };
+    let stats = ops::verify(&store, &ids, &options, &ui.progress())?;
     damage::tell(&stats.damaged, ui);
     for (pack, reason) in &stats.damaged_packs {
         ui.warning(&format!("pack {pack} is damaged: {reason}"));
@@ -31,6 +32,12 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
             if stats.is_sound() { "no damage" } else { "DAMAGED" },
         )
     })?;
+    if stats.proven_chunks != 0 {
+        let proven = human::count(stats.proven_chunks, "chunk");
+        ui.note(&format!(
+            "not read again, proven by verified revisions: {proven}; --all-data reads them"
+        ));
+    }
     damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")?;
     if !stats.is_sound() {
         let count = u64::try_from(stats.damaged_packs.len()).unwrap_or(u64::MAX);

@@ -51,8 +51,11 @@ pub struct RevisionState {
     pub trust: Trust,
     /// Whether it is kept whatever the schedule says.
     pub protected: bool,
-    /// When all of its chunks were last read and matched their ids.
+    /// When the verification began after which each of its chunks had been read, where it was then, and matched its id.
     pub verified: Option<Timestamp>,
+    /// When it was distrusted or found damaged, if it still is and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubted: Option<Timestamp>,
     /// The revision, if there is one, for which every chunk was written again because this one was distrusted or damaged. The
     /// doubt has then had its effect; a new one takes this away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +72,7 @@ impl RevisionState {
             trust: Trust::Trusted,
             protected: false,
             verified: None,
+            doubted: None,
             rewritten: None,
         }
     }
@@ -83,7 +87,13 @@ impl RevisionState {
     /// Returns whether the next backup of its source must write every chunk again.
     #[must_use]
     pub const fn is_in_doubt(&self) -> bool {
-        matches!(self.trust, Trust::Distrusted | Trust::Damaged) && self.rewritten.is_none()
+        self.is_doubted() && self.rewritten.is_none()
+    }
+
+    /// Returns whether the revision is distrusted or damaged, whether that has had its effect or not.
+    #[must_use]
+    pub const fn is_doubted(&self) -> bool {
+        matches!(self.trust, Trust::Distrusted | Trust::Damaged)
     }
 
     /// Returns the stored form.

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_NEXT_PACK, META_VERSION,
-    PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
+    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_MOVED, META_NEXT_PACK,
+    META_VERSION, PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
@@ -22,6 +22,7 @@ pub(crate) struct Change<'txn> {
     pack_numbers: Table<'txn, &'static [u8; PackId::LEN], u32>,
     meta: Table<'txn, &'static str, u64>,
     complete: Table<'txn, &'static str, u64>,
+    now: Timestamp,
 }
 
 impl<'txn> Change<'txn> {
@@ -29,8 +30,9 @@ impl<'txn> Change<'txn> {
     pub(super) fn open(
         transaction: &'txn WriteTransaction,
         store_id: StoreId,
+        now: Timestamp,
     ) -> Result<Self, Fault> {
-        let change = Self::open_tables(transaction)?;
+        let change = Self::open_tables(transaction, now)?;
         let version = change.meta.get(META_VERSION).map_err(fault)?.map(|value| value.value());
         let store = transaction.open_table(STORE).map_err(fault)?;
         let id = store.get(STORE_ID).map_err(fault)?.map(|value| *value.value());
@@ -45,8 +47,10 @@ impl<'txn> Change<'txn> {
         transaction: &'txn WriteTransaction,
         store_id: StoreId,
         generation: u64,
+        now: Timestamp,
     ) -> Result<Self, Fault> {
-        let mut change = Self::open_tables(transaction)?;
+        let mut change = Self::open_tables(transaction, now)?;
+        change.note_move()?;
         change.meta.insert(META_VERSION, INDEX_VERSION).map_err(fault)?;
         change.meta.insert(META_GENERATION, generation).map_err(fault)?;
         change.meta.insert(META_NEXT_PACK, 0).map_err(fault)?;
@@ -55,13 +59,14 @@ impl<'txn> Change<'txn> {
         Ok(change)
     }
 
-    fn open_tables(transaction: &'txn WriteTransaction) -> Result<Self, Fault> {
+    fn open_tables(transaction: &'txn WriteTransaction, now: Timestamp) -> Result<Self, Fault> {
         Ok(Self {
             chunks: transaction.open_table(CHUNKS).map_err(fault)?,
             packs: transaction.open_table(PACKS).map_err(fault)?,
             pack_numbers: transaction.open_table(PACK_NUMBERS).map_err(fault)?,
             meta: transaction.open_table(META).map_err(fault)?,
             complete: transaction.open_table(COMPLETE).map_err(fault)?,
+            now,
         })
     }
 
@@ -94,14 +99,25 @@ impl<'txn> Change<'txn> {
         let mut order: Vec<usize> = (0..records.len()).collect();
         order.sort_by_key(|index| records[*index].id);
         let mut rows = HashMap::from([(number, Some(row))]);
+        let mut has_moved = false;
         for index in order {
             let record = &records[index];
             if !replace && self.is_better_placed(&record.id, number, &row, &mut rows)? {
                 continue;
             }
+            // Nobody knows whether this copy was there when the other one was read.
+            has_moved |=
+                !replace && self.chunks.get(record.id.as_bytes()).map_err(fault)?.is_some();
             let entry = Entry::new(number, index, record)?;
             self.chunks.insert(record.id.as_bytes(), &entry.encode(&record.id)).map_err(fault)?;
         }
+        if has_moved { self.note_move() } else { Ok(()) }
+    }
+
+    /// Notes that chunks are led to other copies.
+    fn note_move(&mut self) -> Result<(), Fault> {
+        let now = u64::try_from(self.now.0).unwrap_or(0);
+        self.meta.insert(META_MOVED, now).map_err(fault)?;
         Ok(())
     }
 
@@ -222,6 +238,7 @@ impl<'txn> Change<'txn> {
             return Ok(());
         };
         let mut is_missing: HashMap<u32, bool> = HashMap::new();
+        let mut has_moved = false;
         for (index, record) in records.iter().enumerate() {
             let other = self.pack_number_of(&record.id)?;
             let Some(other) = other.filter(|other| *other != number) else { continue };
@@ -235,13 +252,14 @@ impl<'txn> Change<'txn> {
                 }
             };
             if is_missing {
+                has_moved = true;
                 let entry = Entry::new(number, index, record)?;
                 self.chunks
                     .insert(record.id.as_bytes(), &entry.encode(&record.id))
                     .map_err(fault)?;
             }
         }
-        Ok(())
+        if has_moved { self.note_move() } else { Ok(()) }
     }
 
     /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole

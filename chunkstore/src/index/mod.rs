@@ -215,7 +215,8 @@ impl Index {
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(true);
         let result = {
-            let mut change = Change::open(&transaction, self.store_id)?;
+            let mut change =
+                Change::open(&transaction, self.store_id, self.environment.clock.now())?;
             edit(&mut change)?
         };
         transaction.commit().map_err(fault)?;

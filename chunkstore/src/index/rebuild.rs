@@ -67,8 +67,9 @@ impl Index {
             }
             progress.advance(1);
         }
+        let now = self.environment.clock.now();
         self.commit(database, |transaction| {
-            Change::create(transaction, self.store_id, generation)?.insert_rows(&rows)
+            Change::create(transaction, self.store_id, generation, now)?.insert_rows(&rows)
         })?;
         self.insert_buckets(database, &rows, &mut buckets, progress)?;
         progress.end();
@@ -82,10 +83,11 @@ impl Index {
         buckets: &mut RecordBuckets<'_>,
         progress: &dyn Progress,
     ) -> Result<(), Fault> {
+        let now = self.environment.clock.now();
         let mut next = 0;
         while next < BUCKET_COUNT && !rows.is_empty() {
             self.commit(database, |transaction| {
-                let mut change = Change::open(transaction, self.store_id)?;
+                let mut change = Change::open(transaction, self.store_id, now)?;
                 let mut count = 0;
                 while next < BUCKET_COUNT && count < TRANSACTION_RECORD_COUNT {
                     if progress.is_cancelled() {

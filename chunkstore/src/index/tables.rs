@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 use crate::units::PackOffset;
 
 /// Version of the tables. An index of another version is rebuilt.
-pub(super) const INDEX_VERSION: u64 = 2;
+pub(super) const INDEX_VERSION: u64 = 3;
 
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; ChunkId::LEN], &[u8; Entry::LEN]> =
     TableDefinition::new("chunks");
@@ -30,6 +30,9 @@ pub(super) const STORE: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::
 pub(super) const META_VERSION: &str = "version";
 pub(super) const META_GENERATION: &str = "generation";
 pub(super) const META_NEXT_PACK: &str = "next pack number";
+/// When a chunk may last have been led to another copy than one that was written just then: a proof which is not younger may be
+/// about a copy that is gone.
+pub(super) const META_MOVED: &str = "moved";
 /// Key of [`STORE`].
 pub(super) const STORE_ID: &str = "id";
 

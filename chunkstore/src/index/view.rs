@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
-    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_VERSION, PACKS, PackRow,
-    STORE, STORE_ID,
+    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_MOVED, META_VERSION, PACKS,
+    PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::id::{ChunkId, PackId, SessionId, SourceName, StoreId};
 use crate::limits::PACK_RECORD_COUNT_MAX;
+use crate::time::Timestamp;
 use crate::units::PackOffset;
 
 /// Where a chunk is, as the index says. To be checked against the record header there.
@@ -85,6 +86,11 @@ impl View<'_> {
     /// Returns the generation: that of the newest condemned list whose packs are flagged.
     pub(crate) fn generation(&self) -> Result<u64, Fault> {
         self.meta(META_GENERATION)
+    }
+
+    /// Returns when a chunk may last have been led to another copy than one that was written just then.
+    pub(crate) fn moved(&self) -> Result<Timestamp, Fault> {
+        Ok(Timestamp(i64::try_from(self.meta(META_MOVED)?).unwrap_or(i64::MAX)))
     }
 
     /// Returns the sequence number from which on the index knows all packs that revisions of `source` were made with.

@@ -11,7 +11,7 @@ use crate::store::Store;
 pub struct DistrustStats {
     /// The revisions that are in doubt now and were not before, in the order in which they were named.
     pub changed: Vec<RevisionId>,
-    /// Those whose doubt had not had its effect yet.
+    /// Those whose doubt had not had its effect yet. It is younger now: a backup that runs does not settle it any more.
     pub unchanged: Vec<RevisionId>,
 }
 
@@ -50,16 +50,14 @@ pub struct DistrustStats {
 pub fn distrust(store: &Store, ids: &[RevisionId]) -> Result<DistrustStats> {
     let lock = store.lock_history()?;
     let revisions = ids.iter().map(|id| store.revision(id)).collect::<Result<Vec<_>>>()?;
+    let now = store.environment().clock.now();
     let mut stats = DistrustStats::default();
     for Revision { record, state } in revisions {
-        if state.is_in_doubt() {
-            stats.unchanged.push(record.id);
-            continue;
-        }
+        let changed = if state.is_in_doubt() { &mut stats.unchanged } else { &mut stats.changed };
+        changed.push(record.id);
         let trust = if state.trust == Trust::Damaged { Trust::Damaged } else { Trust::Distrusted };
-        let state = RevisionState { trust, rewritten: None, ..state };
+        let state = RevisionState { trust, doubted: Some(now), rewritten: None, ..state };
         store.write_state(&lock, &record.source, &state)?;
-        stats.changed.push(record.id);
     }
     Ok(stats)
 }

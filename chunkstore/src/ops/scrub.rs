@@ -18,13 +18,14 @@ use super::rate_limit::RateLimit;
 use super::verify::VerifyOptions;
 use super::verify::check::{Checked, Run};
 use super::verify::memory::Memory;
-use super::verify::note_result;
 use super::verify::pack_check::Worker;
+use super::verify::{Outcome, note_result};
 use crate::error::{Error, ObjectName, Result};
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::index::{Location, PackRow};
 use crate::ledger::PackRead;
 use crate::limits::PACK_RECORD_COUNT_MAX;
+use crate::mark::Proof;
 use crate::ops::MEMORY_DEFAULT;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
@@ -125,10 +126,10 @@ pub fn scrub(store: &Store, options: &ScrubOptions, progress: &dyn Progress) -> 
     let packs = store.index().view(|view| view.packs())?;
     let rows: HashMap<PackId, PackRow> = packs.into_iter().map(|(_, row)| (row.id, row)).collect();
     let due = find_due(store, options, progress)?;
-    let verify = VerifyOptions { threads: options.threads, memory: options.memory };
+    let verify = VerifyOptions { threads: options.threads, memory: options.memory, all_data: true };
     let memory = Memory::divide(&verify, store.chunking())?;
     let limit = options.bytes_per_second.map(|limit| RateLimit::new(limit, clock.as_ref()));
-    let run = Run { store, progress, memory, limit };
+    let run = Run { store, progress, memory, limit, proof: Proof::default() };
     let total = due.iter().filter_map(|pack| rows.get(pack)).map(|row| row.file_len).sum();
     progress.begin(Phase::Verify, Some(total));
     let (checked, result) = read_packs(&run, &due, &rows, options);
@@ -263,9 +264,10 @@ fn conclude(
         history.revisions.iter().map(|revision| revision.record.id).collect();
     let pinned = Pinned::of_those_left(store, &ids)?;
     let affected = run.attribute(&pinned.revisions, &mut findings)?;
+    let now = store.environment().clock.now();
     let hit = |id: &RevisionId| affected.contains(id);
     for revision in pinned.revisions.iter().filter(|revision| hit(&revision.record.id)) {
-        note_result(store, revision, false, run.progress)?;
+        note_result(store, revision, Outcome::Damaged(now), run.progress)?;
     }
     let mut damaged = findings.into_damaged();
     // Nobody needs what a missing pack had: it may have been purged a moment ago.

@@ -28,7 +28,11 @@ pub(super) fn recheck(
         history.revisions.iter().rev().find(|revision| revision.state.trust == Trust::Distrusted);
     let Some(revision) = distrusted else { return Ok(None) };
     let id = revision.record.id;
-    let verify_options = VerifyOptions { threads: options.threads, memory: options.memory };
+    let verify_options = VerifyOptions {
+        threads: options.threads,
+        memory: options.memory,
+        ..VerifyOptions::default()
+    };
     let stats = verify(store, &[id], &verify_options, progress)?;
     Ok(Some(Recheck { id, is_sound: stats.damaged.is_empty() }))
 }

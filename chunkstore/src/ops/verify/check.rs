@@ -12,7 +12,7 @@ use crate::format::{PageEntry, SpanRef};
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::index::PackRow;
 use crate::ledger::PackRead;
-use crate::mark::{Gap, Marker, PackNeeds};
+use crate::mark::{Gap, Marker, PackNeeds, Proof};
 use crate::ops::findings::Findings;
 use crate::ops::rate_limit::RateLimit;
 use crate::parallel::on_threads;
@@ -27,6 +27,8 @@ pub(in crate::ops) struct Run<'a> {
     pub(in crate::ops) memory: Memory,
     /// How fast packs may be read.
     pub(in crate::ops) limit: Option<RateLimit>,
+    /// What need not be read again.
+    pub(in crate::ops) proof: Proof,
 }
 
 /// What was found.
@@ -39,6 +41,8 @@ pub(in crate::ops) struct Checked {
     pub(in crate::ops) index_is_wrong: bool,
     /// Where exactly: of a chunk that several packs have, each copy is told apart.
     pub(in crate::ops) damaged_copies: BTreeSet<(ChunkId, PackId)>,
+    /// Chunks that were not read, because of the proof.
+    pub(in crate::ops) proven: u64,
     /// Packs that were read as a whole, and those that were found damaged.
     pub(in crate::ops) reads: Vec<PackRead>,
 }
@@ -47,6 +51,7 @@ impl Checked {
     pub(in crate::ops) fn add(&mut self, other: Self) {
         self.chunks += other.chunks;
         self.bytes += other.bytes;
+        self.proven += other.proven;
         self.findings.merge(other.findings);
         self.damaged_packs.extend(other.damaged_packs);
         self.index_is_wrong |= other.index_is_wrong;
@@ -63,7 +68,7 @@ impl Run<'_> {
         revisions: &[Revision],
         is_new_index: bool,
     ) -> Result<Option<Checked>> {
-        let mut marker = Marker::new(self.store, self.progress);
+        let mut marker = Marker::new(self.store, self.progress).with_proof(&self.proof);
         for revision in revisions {
             marker.mark_root(&revision.record.root)?;
         }
@@ -74,12 +79,13 @@ impl Run<'_> {
         for (chunk, gap) in &marker.gaps {
             findings.add(*chunk, &gap.error);
         }
+        let proven = marker.proven_count();
         let needs: Vec<(PackId, PackNeeds)> = marker.needs.into_iter().collect();
         let rows = self.rows(&needs)?;
         let stored_len = rows.values().map(|row| row.file_len).sum();
         self.progress.begin(Phase::Verify, Some(stored_len));
         let next = AtomicUsize::new(0);
-        let total = Mutex::new(Checked { findings, ..Checked::default() });
+        let total = Mutex::new(Checked { findings, proven, ..Checked::default() });
         let work = || -> Result<()> {
             let mut worker = Worker::new(self);
             while let Some((pack, need)) = needs.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -52,7 +52,10 @@ mod tests {
     fn divide(memory: usize, threads: usize, lengths: [u32; 3]) -> Result<Memory> {
         let [min, average, max] = lengths;
         let chunking = ChunkingParams::new(min, average, max).unwrap();
-        Memory::divide(&VerifyOptions { threads: NonZero::new(threads), memory }, &chunking)
+        Memory::divide(
+            &VerifyOptions { threads: NonZero::new(threads), memory, ..VerifyOptions::default() },
+            &chunking,
+        )
     }
 
     #[test]

@@ -3,20 +3,24 @@
 pub(in crate::ops) mod check;
 pub(in crate::ops) mod memory;
 pub(in crate::ops) mod pack_check;
+mod proof;
 
+use std::collections::HashSet;
 use std::num::NonZero;
 
 use self::check::Run;
 use self::memory::Memory;
-use super::findings::DamagedChunk;
+use super::findings::{DamagedChunk, Findings};
 use super::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::format::{RevisionState, Trust};
 use crate::id::{PackId, RevisionId};
+use crate::mark::Proof;
 use crate::ops::MEMORY_DEFAULT;
 use crate::progress::Progress;
 use crate::revision::Revision;
 use crate::store::Store;
+use crate::time::Timestamp;
 
 /// How to verify.
 #[derive(Clone, Debug)]
@@ -26,11 +30,13 @@ pub struct VerifyOptions {
     /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
     /// the allocator take more.
     pub memory: usize,
+    /// Read also what was proven when another revision, or the same one, was verified. A medium can rot after a proof.
+    pub all_data: bool,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { threads: None, memory: MEMORY_DEFAULT }
+        Self { threads: None, memory: MEMORY_DEFAULT, all_data: false }
     }
 }
 
@@ -41,6 +47,8 @@ pub struct VerifyStats {
     pub checked_chunks: u64,
     /// Plain bytes of these chunks.
     pub checked_bytes: u64,
+    /// Chunks that were not read, because verified revisions need them and they were read then.
+    pub proven_chunks: u64,
     /// Chunks that cannot be had, and which bytes of which revisions that costs.
     pub damaged: Vec<DamagedChunk>,
     /// Packs with damage outside of needed chunks: in their header, their table, or in a record's header. What revisions
@@ -63,6 +71,9 @@ impl VerifyStats {
 /// Re-hashes every chunk that one of the revisions needs, and notes the result in their state: `verified`,
 /// or `damaged`, so that the next backup of that source writes every chunk again. Packs that were read as a whole, because all of
 /// their records are needed, are entered in the ledger.
+///
+/// What verified revisions of the store need was read when they were verified, and is not read again unless
+/// [`VerifyOptions::all_data`] says so. Which proof counts: `docs/trust.md`, section "Proofs".
 ///
 /// Damage does not end the verification; it is in the statistics.
 ///
@@ -99,19 +110,25 @@ pub fn verify(
 ) -> Result<VerifyStats> {
     let clock = &store.environment().clock;
     let started = clock.monotonic();
+    // Before anything is looked up: a pack that is begun later was not read.
+    let time = proof::time(store)?;
     for damage in store.index().reconcile()? {
         progress.note(&damage.to_string());
     }
     let pinned = Pinned::new(store, ids)?;
     let revisions = &pinned.revisions;
     let memory = Memory::divide(options, store.chunking())?;
-    let run = Run { store, progress, memory, limit: None };
+    let mut run = Run { store, progress, memory, limit: None, proof: Proof::default() };
+    if !options.all_data {
+        run.proof = proof::collect(store, progress)?;
+    }
     let checked = match run.check(revisions, false)? {
         Some(checked) => checked,
         None => {
             // The index lacks chunks, or names records that their packs do not have in these places.
             progress.note("the index does not fit to the packs and was rebuilt");
             store.index().renew()?;
+            run.proof = Proof::default();
             run.check(revisions, true)?.ok_or_else(|| Error::Bug {
                 what: "a new index contradicts the packs that it was built from".to_owned(),
             })?
@@ -120,36 +137,71 @@ pub fn verify(
     store.enter_reads(&checked.reads, progress)?;
     let mut findings = checked.findings;
     let affected = run.attribute(revisions, &mut findings)?;
+    let others = others(store, ids, &findings)?;
+    let also_affected = run.attribute(&others.revisions, &mut findings)?;
     let mut stats = VerifyStats {
         checked_chunks: checked.chunks,
         checked_bytes: checked.bytes,
+        proven_chunks: checked.proven,
         damaged: findings.into_damaged(),
         damaged_packs: checked.damaged_packs,
         ..VerifyStats::default()
     };
     for revision in revisions {
         let is_sound = !affected.contains(&revision.record.id);
-        if note_result(store, revision, is_sound, progress)? && is_sound {
+        let result = match (is_sound, revision.state.trust) {
+            (false, _) => Outcome::Damaged(clock.now()),
+            // Nobody has looked at all of it again, so its proof becomes no younger.
+            (true, Trust::Verified) if !options.all_data => Outcome::Verified,
+            (true, _) => Outcome::Proven(time),
+        };
+        if note_result(store, revision, result, progress)? && is_sound {
             stats.verified.push(revision.record.id);
         }
+    }
+    for revision in others.revisions.iter().filter(|it| also_affected.contains(&it.record.id)) {
+        note_result(store, revision, Outcome::Damaged(clock.now()), progress)?;
     }
     let elapsed = clock.monotonic().saturating_sub(started);
     stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     Ok(stats)
 }
 
+/// What a verification says of a revision.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) enum Outcome {
+    /// All that it needs was read, now or before; the time of the proof.
+    Proven(Timestamp),
+    /// It is verified already, and nothing speaks against it.
+    Verified,
+    /// It needs something that is damaged, as was found at this time.
+    Damaged(Timestamp),
+}
+
+/// Returns the other revisions of the store whose records can be read: what was found may hit them too. None if nothing was.
+fn others(store: &Store, ids: &[RevisionId], findings: &Findings) -> Result<Pinned> {
+    let mut others = Vec::new();
+    if !findings.is_empty() {
+        let named: HashSet<&RevisionId> = ids.iter().collect();
+        let revisions = store.history(None)?.revisions.into_iter();
+        others
+            .extend(revisions.map(|revision| revision.record.id).filter(|id| !named.contains(id)));
+    }
+    Pinned::of_those_left(store, &others)
+}
+
 /// Writes the new trust of a revision, if the store can be written and the revision is still there; returns whether it did.
+/// A doubt that came meanwhile stays.
 ///
 /// The state is read again: tags and protection may have been edited while the chunks were read, and a distrust that came
 /// meanwhile is not answered by what was read before.
 pub(in crate::ops) fn note_result(
     store: &Store,
     revision: &Revision,
-    is_sound: bool,
+    outcome: Outcome,
     progress: &dyn Progress,
 ) -> Result<bool> {
     let record = &revision.record;
-    let now = store.environment().clock.now();
     let note =
         |error: &Error| progress.note(&format!("the result is not noted in the store: {error}"));
     let lock = match store.lock_history() {
@@ -163,15 +215,17 @@ pub(in crate::ops) fn note_result(
         Some(current) => current.state,
         None => return Ok(false),
     };
-    let doubt = |state: &RevisionState| (state.trust, state.rewritten);
-    let is_answered = doubt(&current) == doubt(&revision.state);
-    let state = match is_sound {
-        true => RevisionState {
-            trust: if is_answered { Trust::Verified } else { current.trust },
-            verified: Some(now),
-            ..current
-        },
-        false => RevisionState { trust: Trust::Damaged, rewritten: None, ..current },
+    let doubt = |state: &RevisionState| (state.trust, state.doubted, state.rewritten);
+    let is_answered = !current.is_doubted() || doubt(&current) == doubt(&revision.state);
+    let state = match outcome {
+        Outcome::Damaged(now) => {
+            RevisionState { trust: Trust::Damaged, doubted: Some(now), rewritten: None, ..current }
+        }
+        Outcome::Proven(_) | Outcome::Verified if !is_answered => return Ok(false),
+        Outcome::Verified => return Ok(true),
+        Outcome::Proven(time) => {
+            RevisionState { trust: Trust::Verified, verified: Some(time), doubted: None, ..current }
+        }
     };
     match store.write_state(&lock, &record.source, &state) {
         Err(error @ Error::Storage { .. }) => {
