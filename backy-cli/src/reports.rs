@@ -141,6 +141,7 @@ pub(crate) struct BackupReport<'a> {
     tags: &'a [String],
     warnings: &'a [String],
     rechecked: Option<RecheckReport>,
+    healed: &'a [RevisionId],
 }
 
 /// What became of a distrusted revision.
@@ -176,6 +177,7 @@ impl<'a> BackupReport<'a> {
             tags,
             warnings: &stats.warnings,
             rechecked: stats.recheck.map(RecheckReport::from),
+            healed: &stats.healed,
         }
     }
 }
@@ -248,6 +250,7 @@ pub(crate) struct VerifyReport<'a> {
     damaged: Vec<DamageReport<'a>>,
     damaged_packs: Vec<DamagedPackReport<'a>>,
     verified: &'a [RevisionId],
+    healed: &'a [RevisionId],
     duration_seconds: f64,
 }
 
@@ -271,6 +274,7 @@ impl<'a> From<&'a VerifyStats> for VerifyReport<'a> {
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
             damaged_packs: damaged_packs(&stats.damaged_packs),
             verified: &stats.verified,
+            healed: &stats.healed,
             duration_seconds: human::seconds(stats.duration_milliseconds),
         }
     }
@@ -285,6 +289,7 @@ pub(crate) struct ScrubReport<'a> {
     damaged: Vec<DamageReport<'a>>,
     damaged_packs: Vec<DamagedPackReport<'a>>,
     damaged_revisions: &'a [RevisionId],
+    healed: &'a [RevisionId],
     coverage: CoverageReport,
     duration_seconds: f64,
 }
@@ -298,6 +303,7 @@ impl<'a> ScrubReport<'a> {
             damaged: stats.damaged.iter().map(DamageReport::from).collect(),
             damaged_packs: damaged_packs(&stats.damaged_packs),
             damaged_revisions: &stats.damaged_revisions,
+            healed: &stats.healed,
             coverage: CoverageReport::from(coverage),
             duration_seconds: human::seconds(stats.duration_milliseconds),
         }
@@ -350,6 +356,8 @@ pub(crate) struct InfoReport<'a> {
     unique_bytes: u64,
     stored_bytes: u64,
     condemned_bytes: u64,
+    quarantined_chunks: u64,
+    unhealed_chunks: u64,
     chunking: ChunkingParams,
     compression_level: i32,
     coverage: CoverageReport,
@@ -368,6 +376,8 @@ impl<'a> InfoReport<'a> {
             unique_bytes: info.unique_bytes,
             stored_bytes: info.stored_bytes,
             condemned_bytes: info.condemned_bytes,
+            quarantined_chunks: info.quarantined_chunks,
+            unhealed_chunks: info.unhealed_chunks,
             chunking: info.chunking,
             compression_level: info.compression_level,
             coverage: CoverageReport::from(coverage),

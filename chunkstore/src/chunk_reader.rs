@@ -1,9 +1,11 @@
 //! Reads chunks by id. No byte leaves here that does not hash to its id.
 
+use std::collections::BTreeSet;
+
 use crate::compression::Expander;
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FormatError, ObjectKind, Page, RecordHeader, Root};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::index::Location;
 use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
 use crate::pack::{read_contents, read_record};
@@ -16,7 +18,13 @@ pub(crate) struct ChunkReader {
     store: Store,
     expander: Expander,
     record: Vec<u8>,
+    /// Whether the index was compared with the packs because a chunk in quarantine has no place.
+    has_compared: bool,
 }
+
+/// Copies that the readers of one handle set aside at once. Each costs a look through all packs for another copy; where that
+/// many are damaged, a verification or scrub sets them aside together.
+const SET_ASIDE_MAX: u32 = 64;
 
 /// Why a chunk could not be read at a place.
 #[derive(Debug)]
@@ -29,14 +37,50 @@ enum ReadFault {
 
 impl ChunkReader {
     pub(crate) fn new(store: &Store) -> Self {
-        Self { store: store.clone(), expander: Expander::new(), record: Vec::new() }
+        Self {
+            store: store.clone(),
+            expander: Expander::new(),
+            record: Vec::new(),
+            has_compared: false,
+        }
     }
 
     /// Replaces `plain` by the bytes of chunk `id`. `location` is where a lookup found it, if one was made.
     ///
     /// If the chunk is not there, the index is brought up to date, then rebuilt, before the chunk counts as missing or
-    /// damaged. For chunks that the index lacks it is rebuilt once for each handle.
+    /// damaged. For chunks that the index lacks it is rebuilt once for each handle. A damaged copy is set aside, and another one is
+    /// read if there is one.
     pub(crate) fn read(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        location: Option<Location>,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        match self.find_and_read(kind, id, location, plain) {
+            Err(Error::Damaged { object: ObjectName::Chunk { pack: Some(pack), .. }, source })
+                if !matches!(source, FormatError::Quarantined { .. }) =>
+            {
+                match self.locate_other_copy(&pack, id)? {
+                    Some(other) => self.find_and_read(kind, id, Some(other), plain),
+                    None => Err(damaged(id, Some(pack), source)),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Sets a damaged copy aside and returns where another one is. Where the store cannot be written there is none.
+    fn locate_other_copy(&self, pack: &PackId, id: &ChunkId) -> Result<Option<Location>> {
+        if !self.store.may_set_aside(SET_ASIDE_MAX)
+            || self.store.set_aside(&BTreeSet::from([(*pack, *id)])).is_err()
+        {
+            return Ok(None);
+        }
+        Ok(self.locate(id)?.filter(|location| location.pack != *pack && !location.is_missing))
+    }
+
+    fn find_and_read(
         &mut self,
         kind: ObjectKind,
         id: &ChunkId,
@@ -46,6 +90,10 @@ impl ChunkReader {
         let location = match location {
             Some(location) => Some(location),
             None => self.locate(id)?,
+        };
+        let location = match location {
+            Some(location) => Some(location),
+            None => self.locate_quarantined(id)?,
         };
         let first = match self.read_at(kind, id, location, plain) {
             Ok(()) => return Ok(()),
@@ -86,6 +134,17 @@ impl ChunkReader {
             Ok(()) => Ok(()),
             Err(ReadFault::Chunk(error) | ReadFault::Place(error)) => Err(error),
         }
+    }
+
+    /// Looks again for a chunk that has no place. If a copy is in quarantine, an index that fits to the packs is enough to
+    /// know that there is no other one.
+    fn locate_quarantined(&mut self, id: &ChunkId) -> Result<Option<Location>> {
+        let Some(error) = self.store.index().quarantine()?.error_of(id) else { return Ok(None) };
+        if !self.has_compared {
+            self.store.index().reconcile()?;
+            self.has_compared = true;
+        }
+        self.locate(id)?.map_or(Err(error), |location| Ok(Some(location)))
     }
 
     /// Reads and decodes the root of a chunk list.
@@ -205,7 +264,7 @@ impl RecordPlace {
     }
 }
 
-fn damaged(id: &ChunkId, pack: Option<crate::id::PackId>, source: FormatError) -> Error {
+fn damaged(id: &ChunkId, pack: Option<PackId>, source: FormatError) -> Error {
     Error::Damaged { object: ObjectName::Chunk { id: *id, pack }, source }
 }
 

@@ -197,6 +197,21 @@ impl Error {
         move |source| Self::Storage { action, path: path.into(), source }
     }
 
+    /// Returns the same damage, for another report of it.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Damaged { object, source } => {
+                Self::Damaged { object: object.clone(), source: source.clone() }
+            }
+            Self::Missing { object } => Self::Missing { object: object.clone() },
+            Self::UnsupportedFormat { object, found, supported } => {
+                let (found, supported) = (*found, *supported);
+                Self::UnsupportedFormat { object: object.clone(), found, supported }
+            }
+            other => Self::Bug { what: format!("{other} is no damage") },
+        }
+    }
+
     /// Returns whether the error says that stored bytes are damaged or gone, so that an
     /// operation on many objects goes on with the next one.
     #[must_use]

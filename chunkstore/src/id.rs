@@ -126,6 +126,11 @@ identifier!(
     32
 );
 identifier!(
+    /// Name of a quarantine file: BLAKE3-256 of the whole file.
+    QuarantineId,
+    32
+);
+identifier!(
     /// Name of a revision: 128 random bits.
     RevisionId,
     16

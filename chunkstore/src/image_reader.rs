@@ -1,10 +1,11 @@
 //! Reads any range of a revision: what NBD, restore and other programs build on.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::chunk_reader::ChunkReader;
+use crate::damage::chunk_of;
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FormatError, ObjectKind, PageEntry, Root, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
@@ -120,6 +121,8 @@ pub struct ImageReader {
     readers: Mutex<Vec<ChunkReader>>,
     pages: Mutex<VecDeque<(usize, Arc<PlacedPage>)>>,
     chunks: Mutex<ChunkCache>,
+    /// What could not be read. The revisions that need it are marked at the end: a client does not wait for that.
+    lost: Mutex<HashSet<ChunkId>>,
 }
 
 impl ImageReader {
@@ -140,7 +143,9 @@ impl ImageReader {
         // is seen by every purge; if not, a purge may be ahead of the pin.
         store.revision(id)?;
         let mut reader = ChunkReader::new(store);
-        let root = reader.read_root(&revision.record.root)?;
+        let root = reader.read_root(&revision.record.root).inspect_err(|error| {
+            mark_lost(store, &chunk_of(error).into_iter().collect());
+        })?;
         if root.image_len != revision.record.size {
             let object = ObjectName::Revision { source: revision.record.source, id: *id };
             let source = FormatError::Inconsistent { what: "its root is of another size" };
@@ -154,6 +159,7 @@ impl ImageReader {
             readers: Mutex::new(vec![reader]),
             pages: Mutex::default(),
             chunks: Mutex::default(),
+            lost: Mutex::default(),
         })
     }
 
@@ -320,8 +326,25 @@ impl ImageReader {
         let spare = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut reader = spare.unwrap_or_else(|| ChunkReader::new(&self.store));
         let result = run(&mut reader);
+        if let Some(chunk) = result.as_ref().err().and_then(chunk_of) {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk);
+        }
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         result
+    }
+}
+
+impl Drop for ImageReader {
+    fn drop(&mut self) {
+        mark_lost(&self.store, self.lost.get_mut().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Marks the revisions that need what could not be read. Best effort: who reads has the error, and a verification finds out
+/// again what could not be noted.
+fn mark_lost(store: &Store, lost: &HashSet<ChunkId>) {
+    if !lost.is_empty() {
+        let _noted_if_possible = store.mark_hit(lost);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::id::{ChunkId, PackId, RevisionId, SessionId, SourceName};
+use crate::id::{ChunkId, PackId, QuarantineId, RevisionId, SessionId, SourceName};
 
 /// Paths of the files of one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,12 @@ impl Layout {
     #[must_use]
     pub fn evidence(&self, id: &ChunkId) -> PathBuf {
         self.root.join("quarantine").join(format!("bytes-{id}"))
+    }
+
+    /// Returns a quarantine file.
+    #[must_use]
+    pub fn quarantined(&self, id: &QuarantineId) -> PathBuf {
+        self.root.join("quarantine").join(id.to_string())
     }
 
     /// Returns the file of a session.

@@ -55,10 +55,12 @@ pub mod revision_spec;
 mod session;
 
 mod chunk_reader;
+mod damage;
 pub mod image_reader;
 mod ledger;
 mod mark;
 mod parallel;
+mod quarantine;
 pub mod store;
 
 pub mod ops;

@@ -36,6 +36,12 @@ pub const CONDEMNED_COUNT_MAX: u32 = 1 << 24;
 /// Most packs in the ledger.
 pub const LEDGER_COUNT_MAX: u32 = 1 << 24;
 
+/// Most bytes of damaged records that one quarantine file keeps.
+pub const QUARANTINE_EVIDENCE_LEN_MAX: u32 = 512 << 10;
+
+/// Longest text in a quarantine file in bytes.
+pub const QUARANTINE_TEXT_LEN_MAX: u16 = 1024;
+
 /// Longest zero-block in bytes that the cutter looks at: zero runs consist of whole blocks.
 pub const ZERO_BLOCK_LEN: u64 = 4 << 10;
 

@@ -9,12 +9,13 @@
 //! index: another process may put a new one in its place between two lookups.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{FooterRecord, PageEntry, SpanRef};
 use crate::id::{ChunkId, PackId};
-use crate::index::Location;
+use crate::index::{Location, Quarantine};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -131,6 +132,8 @@ pub(crate) struct Marker<'a> {
     store: &'a Store,
     reader: ChunkReader,
     progress: &'a dyn Progress,
+    /// Chunks of which it is known why they have no place.
+    quarantine: Arc<Quarantine>,
     marked_roots: HashSet<ChunkId>,
     /// Data chunks of pages that were walked, which are looked up together.
     pending: Vec<ChunkId>,
@@ -151,6 +154,7 @@ impl<'a> Marker<'a> {
             store,
             reader: ChunkReader::new(store),
             progress,
+            quarantine: Arc::default(),
             marked_roots: HashSet::new(),
             pending: Vec::new(),
             bound: None,
@@ -176,6 +180,7 @@ impl<'a> Marker<'a> {
         if !self.marked_roots.insert(*id) {
             return Ok(());
         }
+        self.quarantine = self.store.index().quarantine()?;
         let location = self.locate(&[*id])?.pop().flatten();
         if !self.mark(id, location, true) {
             return Ok(());
@@ -255,7 +260,9 @@ impl<'a> Marker<'a> {
             }
             other => {
                 let pack = other.map(|location| location.pack);
-                let error = Error::Missing { object: ObjectName::Chunk { id: *id, pack } };
+                let missing = || Error::Missing { object: ObjectName::Chunk { id: *id, pack } };
+                let quarantined = self.quarantine.error_of(id).filter(|_| pack.is_none());
+                let error = quarantined.unwrap_or_else(missing);
                 self.gaps.insert(*id, Gap { error, is_list });
                 false
             }

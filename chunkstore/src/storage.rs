@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, PackId, RevisionId, SourceName};
+use crate::id::{ChunkId, PackId, QuarantineId, RevisionId, SourceName};
 use crate::layout::Layout;
 use crate::vfs::{EntryKind, LockMode, Vfs, VfsFile, parent_of, read_file};
 
@@ -42,6 +42,8 @@ pub enum ObjectKey {
     Mismatch(ChunkId),
     /// One side of a mismatch, by the BLAKE3 of its bytes.
     Evidence(ChunkId),
+    /// Records that were found damaged.
+    Quarantined(QuarantineId),
 }
 
 /// Whether an object may take the place of one with the same key.
@@ -124,6 +126,13 @@ pub trait Storage: Debug + Send + Sync {
     ///
     /// - [`Error::Storage`].
     fn list_condemned(&self) -> Result<Vec<u64>>;
+
+    /// Lists the quarantine files, sorted.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    fn list_quarantined(&self) -> Result<Vec<QuarantineId>>;
 
     /// Returns the path, for messages.
     fn path(&self, key: &ObjectKey) -> PathBuf;
@@ -488,6 +497,11 @@ impl Storage for LocalStorage {
         self.list_named(&self.layout.directory("condemned"), EntryKind::File, parse)
     }
 
+    fn list_quarantined(&self) -> Result<Vec<QuarantineId>> {
+        let parse = |name: &str| name.parse().ok();
+        self.list_named(&self.layout.directory("quarantine"), EntryKind::File, parse)
+    }
+
     fn path(&self, key: &ObjectKey) -> PathBuf {
         match key {
             ObjectKey::Config => self.layout.config(),
@@ -498,6 +512,7 @@ impl Storage for LocalStorage {
             ObjectKey::Ledger => self.layout.ledger(),
             ObjectKey::Mismatch(name) => self.layout.mismatch(name),
             ObjectKey::Evidence(id) => self.layout.evidence(id),
+            ObjectKey::Quarantined(id) => self.layout.quarantined(id),
         }
     }
 }

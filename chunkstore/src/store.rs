@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::chunking::ChunkingParams;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
@@ -53,6 +54,8 @@ struct Inner {
     index: Index,
     config: StoreConfig,
     chunking: ChunkingParams,
+    /// Damaged copies that readers have set aside.
+    set_aside_count: AtomicU32,
 }
 
 impl Store {
@@ -183,7 +186,9 @@ impl Store {
         })?;
         let index =
             Index::new(environment.clone(), layout.clone(), storage.clone(), config.store_id);
-        let inner = Inner { environment, layout, storage, index, config, chunking };
+        let set_aside_count = AtomicU32::new(0);
+        let inner =
+            Inner { environment, layout, storage, index, config, chunking, set_aside_count };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -287,6 +292,11 @@ impl Store {
             }
             other => other.map(Some),
         }
+    }
+
+    /// Counts a copy that a reader is about to set aside, and returns whether fewer than `count_max` were before.
+    pub(crate) fn may_set_aside(&self, count_max: u32) -> bool {
+        self.inner.set_aside_count.fetch_add(1, Ordering::Relaxed) < count_max
     }
 
     pub(crate) fn environment(&self) -> &Environment {

@@ -11,8 +11,8 @@ use std::fmt::Debug;
 use chunkstore::format::{
     BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, Ledger,
     LedgerEntry, MismatchReport, ObjectKind, PackFooter, PackHeader, PackKind, Page, PageEntry,
-    RecordHeader, RevisionKind, RevisionRecord, RevisionState, Root, SessionKind, SessionRecord,
-    SpanRef, StoreConfig, Trust,
+    Quarantined, QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord, RevisionState,
+    Root, SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
 };
 use chunkstore::id::{ChunkId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
@@ -22,7 +22,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 15] = [
+const EXAMPLES: [&str; 16] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -38,6 +38,7 @@ const EXAMPLES: [&str; 15] = [
     "condemned-list",
     "ledger",
     "mismatch-report",
+    "quarantine-file",
 ];
 
 /// Returns the bytes of all examples by name.
@@ -266,6 +267,7 @@ fn revision_state_is_as_documented() {
         protected: true,
         verified: Some("2026-11-21T03:30:00.250Z".parse().unwrap()),
         doubted: None,
+        heals_to: None,
         rewritten: None,
     };
     assert_example("revision-state", &state, RevisionState::encode, RevisionState::decode);
@@ -348,6 +350,8 @@ fn limits_are_as_documented() {
         ("DOCUMENT_LEN_MAX", limits::DOCUMENT_LEN_MAX),
         ("CONDEMNED_COUNT_MAX", limits::CONDEMNED_COUNT_MAX.into()),
         ("LEDGER_COUNT_MAX", limits::LEDGER_COUNT_MAX.into()),
+        ("QUARANTINE_EVIDENCE_LEN_MAX", limits::QUARANTINE_EVIDENCE_LEN_MAX.into()),
+        ("QUARANTINE_TEXT_LEN_MAX", limits::QUARANTINE_TEXT_LEN_MAX.into()),
         ("ZERO_BLOCK_LEN", limits::ZERO_BLOCK_LEN),
         ("ZERO_RUN_LEN_MIN", limits::ZERO_RUN_LEN_MIN),
     ]);
@@ -359,4 +363,25 @@ fn every_limit_is_documented() {
     let constants = LIMITS_SOURCE.lines().filter_map(|line| line.strip_prefix("pub const "));
     let names: BTreeSet<&str> = constants.map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(names, documented_limits().into_keys().collect());
+}
+
+#[test]
+fn quarantine_file_is_as_documented() {
+    let mut evidence = example("record");
+    evidence[RecordHeader::LEN + 11] ^= 1;
+    let record = QuarantinedRecord {
+        id: chunk_id(),
+        record_index: 0,
+        offset: 80,
+        evidence_len: u32::try_from(evidence.len()).unwrap(),
+    };
+    let file = Quarantined {
+        pack: pack_id(),
+        found: noon(),
+        command: "backy verify".to_owned(),
+        reason: "it cannot be expanded".to_owned(),
+        records: vec![record],
+        evidence,
+    };
+    assert_example("quarantine-file", &file, Quarantined::encode, Quarantined::decode);
 }

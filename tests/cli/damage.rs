@@ -74,6 +74,40 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
+fn quarantined_chunk_is_named_and_counted_until_a_backup_heals_it() {
+    let (scene, image) = Scene::with_backup();
+    let id = scene.ids().remove(0);
+    rewrite(&scene.largest_pack(), |bytes| flip_a_byte(bytes));
+    let output = scene.run(["--json", "verify"]);
+    let found = output.json();
+    let chunk = found["damaged"][0]["chunk"].as_str().unwrap();
+    let counts = || {
+        let info = scene.succeeds(["--json", "store", "info"]).json();
+        [info["quarantined_chunks"].clone(), info["unhealed_chunks"].clone()]
+    };
+    assert_eq!(counts(), [1, 1]);
+    assert_eq!(scene.succeeds(["--json", "status"]).json()[0]["trust"], "damaged");
+    for command in [&["restore", "out"][..], &["verify"], &["scrub"]] {
+        let output = scene.fails(4, command);
+        assert!(output.stderr.contains(chunk), "{}", output.stderr);
+        assert!(output.stderr.contains("quarantine"), "{}", output.stderr);
+    }
+    let info = scene.succeeds(["store", "info"]);
+    let info = String::from_utf8(info.stdout).unwrap();
+    assert!(info.contains("lost until a backup meets them"), "{info}");
+
+    let output = scene.succeeds(["--json", "backup"]);
+    assert!(output.stderr.contains(&format!("revision {id} is healed")), "{}", output.stderr);
+    let backup = output.json();
+    assert_eq!((&backup["healed"], &backup["new_chunks"]), (&serde_json::json!([id]), &1.into()));
+    assert_eq!(counts(), [1, 0]);
+    scene.succeeds(["verify", "--all-data"]);
+    scene.succeeds(["scrub"]);
+    scene.succeeds(["restore", "-r", "1", "older"]);
+    assert!(scene.read("older") == image);
+}
+
+#[test]
 fn keep_going_restores_what_is_left() {
     let (scene, image) = Scene::with_backup();
     rewrite(&scene.largest_pack(), |bytes| flip_a_byte(bytes));

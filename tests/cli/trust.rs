@@ -122,6 +122,7 @@ fn sample_that_is_no_percentage_is_refused() {
         let output = scene.fails(2, ["backup", &format!("--sample={wrong}")]);
         assert!(output.stderr.contains("from 0 to 100"), "{}", output.stderr);
     }
+}
 
 #[test]
 fn verify_says_what_it_left_out_and_reads_it_on_demand() {

@@ -145,8 +145,8 @@ fn damaged_chunk_of_three_revisions_is_named_with_all_of_them_and_heals() {
     assert_eq!(trust(&store, &other), Trust::Verified);
 
     let healed = backup(&store, "a", &variant(3)).unwrap();
-    assert_eq!(healed.statistics.reused_chunks, 0, "every chunk is written again");
-    assert_eq!(healed.parent, None);
+    assert_eq!((healed.parent, healed.statistics.new_chunks), (Some(ids[2]), 1), "only that one");
+    assert_eq!(healed.healed.len(), 3);
     let check = |store: &Store, when: &str| {
         for (number, id) in (1..).zip(&ids) {
             let bytes = restore(store, id).unwrap_or_else(|error| panic!("{when}: {error}"));

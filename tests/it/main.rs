@@ -11,6 +11,7 @@ mod flip;
 mod golden;
 mod model;
 mod own_process;
+mod quarantine;
 mod regressions;
 mod rescue;
 mod restore;

@@ -383,7 +383,12 @@ fn all_places_of_a_lost_chunk_are_named_whatever_the_target_is() {
     let to_disk = ops::restore(&store, &id, &disk, &keep_going, &NoProgress).unwrap();
     let to_pipe = restore_to_pipe(&store, &id, &pipe, &keep_going).unwrap();
     assert!(*disk.bytes.lock().unwrap() == *pipe.bytes.lock().unwrap());
-    assert_eq!(to_disk.damaged, to_pipe.damaged);
+    // The first one has set it aside, which the second one tells.
+    let hit = |stats: &RestoreStats| -> Vec<_> {
+        let damaged = stats.damaged.iter();
+        damaged.map(|it| (it.chunk, it.pack, it.revisions.clone())).collect()
+    };
+    assert_eq!(hit(&to_disk), hit(&to_pipe));
     let [lost] = &to_disk.damaged[..] else { panic!("{:?}", to_disk.damaged) };
     let ranges = &lost.revisions[0].ranges;
     let mut expected = image.to_vec();

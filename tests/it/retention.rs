@@ -26,9 +26,7 @@ use support::images;
 use support::long_tests::choose;
 use support::memory::MemorySource;
 use support::model_store::{ImageSource, SparseImage};
-use support::simulated_store::{
-    STORE_PATH, describe, files_below, options, purge_now, restore, verify_all,
-};
+use support::simulated_store::{STORE_PATH, describe, options, purge_now, restore};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -306,14 +304,9 @@ fn doubt_is_settled_by_a_backup_during_which_tags_were_edited() {
     let scene = Scene::with_tags("daily");
     let store = scene.open(2);
     let id = *scene.ids.last().unwrap();
-    // Damage makes the next backup write everything, once.
-    for path in files_below(&scene.vfs, "packs") {
-        let file = scene.vfs.open(&path, true).unwrap();
-        let at = file.len().unwrap() / 2;
-        file.write_all_at(&[0xff; 8], at).unwrap();
-    }
-    verify_all(&store).unwrap();
-    assert_eq!(store.revision(&id).unwrap().state.trust, Trust::Damaged);
+    // A doubt makes the next backup write everything, once.
+    ops::distrust(&store, &[id]).unwrap();
+    assert_eq!(store.revision(&id).unwrap().state.trust, Trust::Distrusted);
     let editor = scene.open(3);
     let image = SparseImage::of(&scene.images[0]);
     let edited = Once::new();

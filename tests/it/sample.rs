@@ -234,3 +234,33 @@ fn mismatch_is_told_also_where_the_evidence_cannot_be_kept() {
     }
     assert!(0 < lost, "no call of the quarantine was hit");
 }
+
+#[test]
+fn damage_that_the_sample_meets_is_healed_by_the_same_backup() {
+    let image = images::image(3, 8000);
+    for which in ["data", "lists"] {
+        let vfs = SimulatedVfs::new();
+        let store = create(&vfs, 1).unwrap();
+        let old = backup(&store, "a", &image).unwrap().id;
+        // Of the two packs, that with the data is the longer one.
+        let mut packs: Vec<PathBuf> = files_below(&vfs, "packs");
+        packs.sort_by_key(|pack| vfs.read_all(pack).unwrap().len());
+        let pack = if which == "data" { &packs[1] } else { &packs[0] };
+        vfs.flip(pack, 80 + 56 + 10, 1).unwrap();
+        let stats = backup(&open(&vfs, 2).unwrap(), "a", &image).unwrap();
+        let store = open(&vfs, 3).unwrap();
+        for id in [old, stats.id] {
+            assert_eq!(restore(&store, &id).unwrap(), image, "{which}");
+        }
+        assert!(verify_all(&store).unwrap().is_sound(), "{which}");
+        if which == "data" {
+            assert_eq!(stats.statistics.new_chunks, 1, "only what was damaged is written again");
+            assert_eq!(stats.healed, [old]);
+            assert!(
+                stats.warnings.iter().any(|it| it.contains("once more")),
+                "{:?}",
+                stats.warnings
+            );
+        }
+    }
+}

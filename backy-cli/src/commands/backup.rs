@@ -8,6 +8,7 @@ use chunkstore::Store;
 use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck};
 use chunkstore::source::FileSource;
 
+use super::damage;
 use crate::arguments::BackupArguments;
 use crate::backup_directory::{BackupDirectory, holds_store};
 use crate::command_error::CommandError;
@@ -61,6 +62,7 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
             human::size(stats.sample.bytes)
         ));
     }
+    damage::tell_healed(&stats.healed, ui);
     let report = BackupReport::new(&stats, &options.source_name, &options.tags);
     ui.result(&report, || summary(&stats))
 }

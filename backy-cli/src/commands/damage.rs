@@ -1,5 +1,6 @@
 //! What commands tell about damaged chunks.
 
+use chunkstore::id::RevisionId;
 use chunkstore::ops::DamagedChunk;
 
 use crate::command_error::CommandError;
@@ -26,6 +27,13 @@ pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
             }
             ui.warning(&format!("revision {} is hit: {}", hit.id, ranges.join(", ")));
         }
+    }
+}
+
+/// Tells which revisions are damaged no more.
+pub(crate) fn tell_healed(healed: &[RevisionId], ui: &Ui) {
+    for id in healed {
+        ui.note(&format!("revision {id} is healed: the store has again all that it needs"));
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn run(path: &Path, arguments: &ScrubArguments, ui: &Ui) -> Result<()
             tell_coverage(&coverage, &TimeZone::system()),
         )
     })?;
+    damage::tell_healed(&stats.healed, ui);
     damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")?;
     if !stats.is_sound() {
         let count = u64::try_from(stats.damaged_packs.len()).unwrap_or(u64::MAX);

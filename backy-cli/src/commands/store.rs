@@ -20,6 +20,10 @@ pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
     ui.result(&InfoReport::new(store.path(), &info, &coverage), || {
         let chunking = [info.chunking.min(), info.chunking.average(), info.chunking.max()];
         let chunking = chunking.map(|len| human::size(len.into())).join(", ");
+        let quarantined = match (info.quarantined_chunks, info.unhealed_chunks) {
+            (all, 0) => all.to_string(),
+            (all, lost) => format!("{all}, of which {lost} are lost until a backup meets them"),
+        };
         let rows = [
             ("Store", store.path().display().to_string()),
             ("Id", info.store_id.to_string()),
@@ -31,6 +35,7 @@ pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
             ("Without duplicates", human::size(info.unique_bytes)),
             ("Stored", human::size(info.stored_bytes)),
             ("Of which condemned", human::size(info.condemned_bytes)),
+            ("Chunks in quarantine", quarantined),
             ("Chunk size (min, average, max)", chunking),
             ("Compression level", info.compression_level.to_string()),
             ("Verified", tell_coverage(&coverage, &TimeZone::system())),

@@ -38,6 +38,7 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
             "not read again, proven by verified revisions: {proven}; --all-data reads them"
         ));
     }
+    damage::tell_healed(&stats.healed, ui);
     damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")?;
     if !stats.is_sound() {
         let count = u64::try_from(stats.damaged_packs.len()).unwrap_or(u64::MAX);

@@ -1,5 +1,7 @@
 //! Why bytes are not the structure that they should be. No path, no I/O: the layer that knows the file adds it.
 
+use crate::time::Timestamp;
+
 /// Why bytes are not the structure that they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -73,6 +75,14 @@ pub enum FormatError {
     WrongHash {
         /// What they hash to, in hexadecimal.
         found: String,
+    },
+    /// It was found damaged before, and its chunk has no other place.
+    #[error("it is in quarantine since {since}: {reason}")]
+    Quarantined {
+        /// When the damage was found.
+        since: Timestamp,
+        /// What was wrong then.
+        reason: String,
     },
     /// The operating system could not read the bytes of the object.
     #[error("it cannot be read: {reason}")]

@@ -56,6 +56,10 @@ pub struct RevisionState {
     /// When it was distrusted or found damaged, if it still is and that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubted: Option<Timestamp>,
+    /// What it is again, `trusted` or `distrusted`, when the index has a place for all that it needs: it is damaged, and all that was
+    /// found damaged is out of the index. Otherwise only a verification takes the damage away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heals_to: Option<Trust>,
     /// The revision, if there is one, for which every chunk was written again because this one was distrusted or damaged. The
     /// doubt has then had its effect; a new one takes this away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,7 @@ impl RevisionState {
             protected: false,
             verified: None,
             doubted: None,
+            heals_to: None,
             rewritten: None,
         }
     }
@@ -87,7 +92,9 @@ impl RevisionState {
     /// Returns whether the next backup of its source must write every chunk again.
     #[must_use]
     pub const fn is_in_doubt(&self) -> bool {
-        self.is_doubted() && self.rewritten.is_none()
+        let is_set_aside =
+            matches!((self.trust, self.heals_to), (Trust::Damaged, Some(Trust::Trusted)));
+        self.is_doubted() && self.rewritten.is_none() && !is_set_aside
     }
 
     /// Returns whether the revision is distrusted or damaged, whether that has had its effect or not.

@@ -6,12 +6,12 @@ use std::ops::Bound;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::tables::{
-    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_MOVED, META_NEXT_PACK,
-    META_VERSION, PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
+    CHUNKS, COMPLETE, Entry, HONOURED, INDEX_VERSION, META, META_GENERATION, META_MOVED,
+    META_NEXT_PACK, META_VERSION, PACK_NUMBERS, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
 use crate::format::FooterRecord;
-use crate::id::{ChunkId, PackId, SourceName, StoreId};
+use crate::id::{ChunkId, PackId, QuarantineId, SourceName, StoreId};
 use crate::time::Timestamp;
 
 /// Tables of the index, open for writing.
@@ -22,6 +22,7 @@ pub(crate) struct Change<'txn> {
     pack_numbers: Table<'txn, &'static [u8; PackId::LEN], u32>,
     meta: Table<'txn, &'static str, u64>,
     complete: Table<'txn, &'static str, u64>,
+    honoured: Table<'txn, &'static [u8; QuarantineId::LEN], u8>,
     now: Timestamp,
 }
 
@@ -66,13 +67,14 @@ impl<'txn> Change<'txn> {
             pack_numbers: transaction.open_table(PACK_NUMBERS).map_err(fault)?,
             meta: transaction.open_table(META).map_err(fault)?,
             complete: transaction.open_table(COMPLETE).map_err(fault)?,
+            honoured: transaction.open_table(HONOURED).map_err(fault)?,
             now,
         })
     }
 
     /// Adds a pack and its records. Where a chunk is known already, the place in the younger pack is kept, if a new
     /// backup may refer to it: it may have been written because the older one is damaged. With `replace` the new place
-    /// is kept in any case.
+    /// is kept in any case. Records for which `is_left_out` holds are not added.
     ///
     /// A pack that is known and present keeps its flag: another process may have adopted it a moment ago.
     pub(crate) fn insert_pack(
@@ -80,6 +82,7 @@ impl<'txn> Change<'txn> {
         row: PackRow,
         records: &[FooterRecord],
         replace: bool,
+        is_left_out: impl Fn(&ChunkId) -> bool,
     ) -> Result<(), Fault> {
         let known = self.pack_numbers.get(row.id.as_bytes()).map_err(fault)?;
         let known = known.map(|number| number.value());
@@ -96,7 +99,8 @@ impl<'txn> Change<'txn> {
         self.packs.insert(number, &row.encode()).map_err(fault)?;
         self.pack_numbers.insert(row.id.as_bytes(), number).map_err(fault)?;
 
-        let mut order: Vec<usize> = (0..records.len()).collect();
+        let mut order: Vec<usize> =
+            (0..records.len()).filter(|index| !is_left_out(&records[*index].id)).collect();
         order.sort_by_key(|index| records[*index].id);
         let mut rows = HashMap::from([(number, Some(row))]);
         let mut has_moved = false;
@@ -232,6 +236,7 @@ impl<'txn> Change<'txn> {
         id: &PackId,
         records: &[FooterRecord],
         gone: &HashSet<PackId>,
+        is_left_out: impl Fn(&ChunkId) -> bool,
     ) -> Result<(), Fault> {
         let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
         let Some(number) = number.map(|number| number.value()) else {
@@ -239,7 +244,8 @@ impl<'txn> Change<'txn> {
         };
         let mut is_missing: HashMap<u32, bool> = HashMap::new();
         let mut has_moved = false;
-        for (index, record) in records.iter().enumerate() {
+        let records = records.iter().enumerate();
+        for (index, record) in records.filter(|(_, record)| !is_left_out(&record.id)) {
             let other = self.pack_number_of(&record.id)?;
             let Some(other) = other.filter(|other| *other != number) else { continue };
             let is_missing = match is_missing.get(&other) {
@@ -260,6 +266,42 @@ impl<'txn> Change<'txn> {
             }
         }
         if has_moved { self.note_move() } else { Ok(()) }
+    }
+
+    /// Leads a chunk to another copy, or nowhere, if its place is in a pack where it is in quarantine.
+    pub(super) fn lead_elsewhere(
+        &mut self,
+        id: &ChunkId,
+        is_out: impl Fn(&PackId) -> bool,
+        copy: Option<&(PackRow, usize, FooterRecord)>,
+    ) -> Result<(), Fault> {
+        let Some(number) = self.pack_number_of(id)? else { return Ok(()) };
+        if !self.row(number)?.is_some_and(|row| is_out(&row.id)) {
+            return Ok(());
+        }
+        self.note_move()?;
+        let known = match copy {
+            Some((row, index, record)) => {
+                let number = self.pack_numbers.get(row.id.as_bytes()).map_err(fault)?;
+                number.map(|number| Entry::new(number.value(), *index, record)).transpose()?
+            }
+            None => None,
+        };
+        match known {
+            Some(entry) => {
+                self.chunks.insert(id.as_bytes(), &entry.encode(id)).map_err(fault)?;
+            }
+            None => drop(self.chunks.remove(id.as_bytes()).map_err(fault)?),
+        }
+        Ok(())
+    }
+
+    /// Notes quarantine files whose records the index does not lead to any more.
+    pub(super) fn note_honoured(&mut self, names: &[QuarantineId]) -> Result<(), Fault> {
+        for name in names {
+            self.honoured.insert(name.as_bytes(), 0).map_err(fault)?;
+        }
+        Ok(())
     }
 
     /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole
@@ -336,6 +378,6 @@ impl<'txn> Change<'txn> {
 }
 
 /// Of two places of a chunk, the one in the pack of the higher rank is kept.
-const fn rank(row: &PackRow) -> (bool, Timestamp) {
+pub(super) const fn rank(row: &PackRow) -> (bool, Timestamp) {
     (row.accepts_new_references(), row.created)
 }

@@ -9,6 +9,7 @@
 
 mod backend;
 mod change;
+mod quarantine;
 mod rebuild;
 mod reconcile;
 mod record_buckets;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redb::{Database, Durability};
 
 pub(crate) use self::change::Change;
+pub(crate) use self::quarantine::Quarantine;
 pub(crate) use self::reconcile::Condemned;
 pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
@@ -81,6 +83,8 @@ pub(crate) struct Index {
     in_memory: Arc<Mutex<Option<Database>>>,
     /// Whether this handle has built the index anew because a chunk was not to be found.
     was_renewed: Arc<Mutex<bool>>,
+    /// What was read last of the quarantine.
+    quarantine: Arc<Mutex<Arc<Quarantine>>>,
 }
 
 impl Index {
@@ -97,6 +101,7 @@ impl Index {
             store_id,
             in_memory: Arc::default(),
             was_renewed: Arc::default(),
+            quarantine: Arc::default(),
         }
     }
 

@@ -36,6 +36,7 @@ impl Index {
     ) -> Result<Rebuilt, Fault> {
         let packs = self.storage.list_packs()?;
         let condemned = Condemned::read(&self.storage)?;
+        let quarantine = self.quarantine()?;
         let generation_of = condemned.generation_of_pack();
         // The counter goes on where it was, also for sessions that are running now.
         let generation = condemned
@@ -54,7 +55,8 @@ impl Index {
                     let number = u32::try_from(rows.len())
                         .map_err(|_| Fault::Damaged("there are too many packs".to_owned()))?;
                     rows.push(row(id, &contents, generation_of(&id)));
-                    buckets.add(number, &contents.records)?;
+                    buckets
+                        .add(number, &contents.records, |chunk| quarantine.contains(&id, chunk))?;
                     rebuilt.packs += 1;
                     rebuilt.records += contents.records.len() as u64;
                     let object = ObjectName::Pack(id);
@@ -69,7 +71,9 @@ impl Index {
         }
         let now = self.environment.clock.now();
         self.commit(database, |transaction| {
-            Change::create(transaction, self.store_id, generation, now)?.insert_rows(&rows)
+            let mut change = Change::create(transaction, self.store_id, generation, now)?;
+            change.note_honoured(&quarantine.names)?;
+            change.insert_rows(&rows)
         })?;
         self.insert_buckets(database, &rows, &mut buckets, progress)?;
         progress.end();

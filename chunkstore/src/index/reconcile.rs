@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::tables::PackRow;
-use super::{Change, Fault, Index};
+use super::{Change, Fault, Index, Quarantine};
 use crate::error::{Error, ObjectName, Result};
 use crate::format::{CondemnedList, FormatError, PackKind};
-use crate::id::{PackId, SessionId};
+use crate::id::{ChunkId, PackId, SessionId};
 use crate::pack::{PackContents, read_contents};
 use crate::storage::{ObjectKey, Storage};
 use crate::time::Timestamp;
@@ -118,8 +118,10 @@ fn insert(
     id: PackId,
     contents: &PackContents,
     condemned: u64,
+    quarantine: &Quarantine,
 ) -> std::result::Result<(), Fault> {
-    change.insert_pack(row(id, contents, condemned), &contents.records, false)
+    let is_left_out = |chunk: &ChunkId| quarantine.contains(&id, chunk);
+    change.insert_pack(row(id, contents, condemned), &contents.records, false, is_left_out)
 }
 
 /// Returns whether a pack cannot be read for a reason of its own, so that the others are of use.
@@ -128,7 +130,8 @@ pub(super) const fn is_of_this_pack(error: &Error) -> bool {
 }
 
 impl Index {
-    /// Adopts packs that the index does not know and notes those that are gone. Returns what is damaged.
+    /// Adopts packs that the index does not know, notes those that are gone, and takes out what is in quarantine. Returns what
+    /// is damaged.
     pub(crate) fn reconcile(&self) -> Result<Vec<Error>> {
         let known = self.view(|view| view.packs())?;
         let listed: HashSet<PackId> = self.storage.list_packs()?.into_iter().collect();
@@ -137,6 +140,7 @@ impl Index {
         let unknown: Vec<PackId> = listed.difference(&present).copied().collect();
         let gone: Vec<PackId> = present.difference(&listed).copied().collect();
         let mut damaged = self.adopt(unknown)?;
+        damaged.extend(self.honour_quarantine()?.damaged.iter().map(Error::again));
         if !gone.is_empty() {
             let lost = match self.take_over_missing(&gone).and_then(|()| self.note_missing(&gone)) {
                 // Reading goes on without the note: a missing file is found out when it is read.
@@ -189,10 +193,11 @@ impl Index {
         self.change(|change| {
             // The generation stays: only the purge that flags all packs of a list raises it.
             let generation_of = Condemned::read(&self.storage)?.generation_of_pack();
+            let quarantine = self.quarantine()?;
             for (id, contents) in batch {
                 // A purge may have removed the pack since it was read.
                 if self.storage.object_len(&ObjectKey::Pack(*id))?.is_some() {
-                    insert(change, *id, contents, generation_of(id))?;
+                    insert(change, *id, contents, generation_of(id), &quarantine)?;
                 }
             }
             Ok(())
@@ -219,6 +224,7 @@ impl Index {
     /// crash between the two, and the next comparison begins again.
     fn take_over_missing(&self, gone: &[PackId]) -> Result<()> {
         let gone: HashSet<PackId> = gone.iter().copied().collect();
+        let quarantine = self.quarantine()?;
         let packs = self.view(|view| view.packs())?;
         // A pack that was swept meanwhile is no loss.
         let is_lost = |row: &PackRow| gone.contains(&row.id) && row.accepts_new_references();
@@ -244,7 +250,9 @@ impl Index {
             if BATCH_RECORD_COUNT <= batch_len || present.peek().is_none() {
                 self.change(|change| {
                     batch.iter().try_for_each(|(id, contents)| {
-                        change.take_over_missing(id, &contents.records, &gone)
+                        change.take_over_missing(id, &contents.records, &gone, |chunk| {
+                            quarantine.contains(id, chunk)
+                        })
                     })
                 })?;
                 batch.clear();

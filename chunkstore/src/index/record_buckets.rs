@@ -53,9 +53,15 @@ impl<'a> RecordBuckets<'a> {
         Self { overflow, file: None, file_len: 0, buckets }
     }
 
-    /// Adds the records of a pack.
-    pub(super) fn add(&mut self, pack_number: u32, records: &[FooterRecord]) -> Result<(), Fault> {
-        for (index, record) in records.iter().enumerate() {
+    /// Adds the records of a pack, except those for which `is_left_out` holds.
+    pub(super) fn add(
+        &mut self,
+        pack_number: u32,
+        records: &[FooterRecord],
+        is_left_out: impl Fn(&ChunkId) -> bool,
+    ) -> Result<(), Fault> {
+        let records = records.iter().enumerate();
+        for (index, record) in records.filter(|(_, record)| !is_left_out(&record.id)) {
             let entry = Entry::new(pack_number, index, record)?;
             let number = usize::from(record.id.as_bytes()[0]);
             let rest = &mut self.buckets[number].rest;
@@ -160,7 +166,7 @@ mod tests {
                 let overflow = if is_file { Overflow::File(&storage) } else { Overflow::Memory };
                 let mut buckets = RecordBuckets::new(overflow);
                 for (number, records) in (0..).zip(&packs) {
-                    buckets.add(number, records).unwrap();
+                    buckets.add(number, records, |_| false).unwrap();
                 }
                 let has_file = !vfs.list(&layout.directory("tmp")).unwrap().is_empty();
                 assert_eq!(has_file, is_file && 1000 < count);

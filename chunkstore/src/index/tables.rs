@@ -7,7 +7,7 @@ use redb::TableDefinition;
 
 use super::Fault;
 use crate::format::{FooterRecord, PackKind};
-use crate::id::{ChunkId, PackId, SessionId};
+use crate::id::{ChunkId, PackId, QuarantineId, SessionId};
 use crate::time::Timestamp;
 use crate::units::PackOffset;
 
@@ -24,6 +24,9 @@ pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("me
 /// By source: the sequence number from which on its revisions were made while this index was there. It knows each pack that
 /// they need, so that a pack which goes away is noticed. An older revision may need packs that were gone before.
 pub(super) const COMPLETE: TableDefinition<'_, &str, u64> = TableDefinition::new("complete since");
+/// Quarantine files whose records the index does not lead to.
+pub(super) const HONOURED: TableDefinition<'_, &[u8; QuarantineId::LEN], u8> =
+    TableDefinition::new("honoured");
 pub(super) const STORE: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("store");
 
 /// Keys of [`META`].

@@ -1,15 +1,15 @@
 //! Looking up in the index.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::tables::{
-    CHUNKS, COMPLETE, Entry, INDEX_VERSION, META, META_GENERATION, META_MOVED, META_VERSION, PACKS,
-    PackRow, STORE, STORE_ID,
+    CHUNKS, COMPLETE, Entry, HONOURED, INDEX_VERSION, META, META_GENERATION, META_MOVED,
+    META_VERSION, PACKS, PackRow, STORE, STORE_ID,
 };
 use super::{Fault, fault};
-use crate::id::{ChunkId, PackId, SessionId, SourceName, StoreId};
+use crate::id::{ChunkId, PackId, QuarantineId, SessionId, SourceName, StoreId};
 use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::time::Timestamp;
 use crate::units::PackOffset;
@@ -130,6 +130,17 @@ impl View<'_> {
             locations[index] = Some(Location::new(row, &entry));
         }
         Ok(locations)
+    }
+
+    /// Returns the quarantine files whose records the index does not lead to.
+    pub(crate) fn honoured(&self) -> Result<HashSet<QuarantineId>, Fault> {
+        let table = self.transaction.open_table(HONOURED).map_err(fault)?;
+        let mut honoured = HashSet::new();
+        for item in table.iter().map_err(fault)? {
+            let (name, _) = item.map_err(fault)?;
+            honoured.insert(QuarantineId::from_bytes(*name.value()));
+        }
+        Ok(honoured)
     }
 
     /// Returns all packs with their numbers.

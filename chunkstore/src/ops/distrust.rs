@@ -56,7 +56,9 @@ pub fn distrust(store: &Store, ids: &[RevisionId]) -> Result<DistrustStats> {
         let changed = if state.is_in_doubt() { &mut stats.unchanged } else { &mut stats.changed };
         changed.push(record.id);
         let trust = if state.trust == Trust::Damaged { Trust::Damaged } else { Trust::Distrusted };
-        let state = RevisionState { trust, doubted: Some(now), rewritten: None, ..state };
+        // A mark that goes by itself leads back to the doubt.
+        let heals_to = state.heals_to.map(|_| Trust::Distrusted);
+        let state = RevisionState { trust, doubted: Some(now), heals_to, rewritten: None, ..state };
         store.write_state(&lock, &record.source, &state)?;
     }
     Ok(stats)

@@ -28,6 +28,10 @@ pub struct StoreInfo {
     pub stored_bytes: u64,
     /// Bytes of packs that a purge has condemned and not yet removed; part of `stored_bytes`.
     pub condemned_bytes: u64,
+    /// Chunks of which a copy is in quarantine.
+    pub quarantined_chunks: u64,
+    /// Those of them that no other place has.
+    pub unhealed_chunks: u64,
     /// How images are cut.
     pub chunking: ChunkingParams,
     /// zstd level for new chunks.
@@ -64,6 +68,8 @@ pub fn info(store: &Store) -> Result<StoreInfo> {
         unique_bytes: 0,
         stored_bytes: 0,
         condemned_bytes: 0,
+        quarantined_chunks: store.index().quarantine()?.chunks().count() as u64,
+        unhealed_chunks: store.unhealed_chunks()?.len() as u64,
         chunking: *store.chunking(),
         compression_level: store.config().compression_level,
     };

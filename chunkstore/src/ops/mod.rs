@@ -7,6 +7,7 @@ mod distrust;
 pub mod expire;
 mod findings;
 mod forget;
+mod healing;
 mod info;
 mod page_bounds;
 mod pinned;

@@ -1,10 +1,10 @@
 //! Scrub: read whole packs again, those first that were not read for the longest time.
 //!
 //! What was read is entered in the ledger now and then, so a scrub that is stopped or killed loses little, and the next one goes on
-//! where it was: what it did not read is the stalest. A damaged pack is never entered; it stays due until it is gone.
+//! where it was: what it did not read is the stalest. A pack that is found damaged is not entered; it is due again.
 //!
-//! Every record is read, also those that nothing needs. A damaged one costs something only if the index leads to it: of a chunk
-//! that was written again the old copy may be damaged, and is reported without any revision.
+//! Every record is read, also those that nothing needs. A damaged one is set aside, and costs something only if no other pack has its
+//! chunk. What is in quarantine already is not read again: it is reported as long as a revision needs it and nothing has healed it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZero;
@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::findings::{DamagedChunk, Findings};
+use super::healing::{add_known, heal, replaced, set_aside};
 use super::pinned::Pinned;
 use super::rate_limit::RateLimit;
 use super::verify::VerifyOptions;
@@ -20,15 +21,16 @@ use super::verify::check::{Checked, Run};
 use super::verify::memory::Memory;
 use super::verify::pack_check::Worker;
 use super::verify::{Outcome, note_result};
-use crate::error::{Error, ObjectName, Result};
-use crate::id::{ChunkId, PackId, RevisionId};
-use crate::index::{Location, PackRow};
+use crate::error::{Error, Result};
+use crate::id::{PackId, RevisionId};
+use crate::index::PackRow;
 use crate::ledger::PackRead;
 use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::mark::Proof;
 use crate::ops::MEMORY_DEFAULT;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
+use crate::quarantine::Copy;
 use crate::storage::Storage;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -75,6 +77,8 @@ pub struct ScrubStats {
     pub damaged_packs: Vec<(PackId, String)>,
     /// Revisions that are marked as damaged now.
     pub damaged_revisions: Vec<RevisionId>,
+    /// Revisions that were damaged and are not any more, because the store has again what they need.
+    pub healed: Vec<RevisionId>,
     /// How long it took.
     pub duration_milliseconds: u64,
 }
@@ -151,6 +155,7 @@ pub fn scrub(store: &Store, options: &ScrubOptions, progress: &dyn Progress) -> 
     if is_cancelled {
         return Err(Error::Cancelled);
     }
+    stats.healed = heal(store, progress)?;
     let elapsed = clock.monotonic().saturating_sub(started);
     stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     Ok(stats)
@@ -240,22 +245,18 @@ fn read_packs(
 fn conclude(
     run: &Run<'_>,
     mut findings: Findings,
-    damaged_copies: &BTreeSet<(ChunkId, PackId)>,
+    damaged_copies: &BTreeSet<Copy>,
     rows: &HashMap<PackId, PackRow>,
 ) -> Result<(Vec<DamagedChunk>, Vec<RevisionId>)> {
     let store = run.store;
+    set_aside(store, damaged_copies, run.progress)?;
+    let harmless = findings.take(&replaced(store, &findings, damaged_copies)?);
     let missing: BTreeSet<PackId> =
         rows.values().filter(|row| row.is_missing).map(|row| row.id).collect();
-    for pack in &missing {
-        for (_, id) in store.index().view(|view| view.chunks_of(pack))? {
-            let object = ObjectName::Chunk { id, pack: Some(*pack) };
-            findings.add(id, &Error::Missing { object });
-        }
-    }
+    let known = add_known(store, &missing, &mut findings)?;
     if findings.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((harmless.into_damaged(), Vec::new()));
     }
-    let harmless = findings.take(&replaced(store, &findings, damaged_copies)?);
     let history = store.history(None)?;
     for damage in &history.damaged {
         run.progress.note(&damage.to_string());
@@ -264,33 +265,15 @@ fn conclude(
         history.revisions.iter().map(|revision| revision.record.id).collect();
     let pinned = Pinned::of_those_left(store, &ids)?;
     let affected = run.attribute(&pinned.revisions, &mut findings)?;
-    let now = store.environment().clock.now();
+    let is_aside = store.are_aside(findings.chunks())?;
     let hit = |id: &RevisionId| affected.contains(id);
     for revision in pinned.revisions.iter().filter(|revision| hit(&revision.record.id)) {
-        note_result(store, revision, Outcome::Damaged(now), run.progress)?;
+        note_result(store, revision, Outcome::Damaged { is_aside }, run.progress)?;
     }
     let mut damaged = findings.into_damaged();
-    // Nobody needs what a missing pack had: it may have been purged a moment ago.
-    let is_gone = |pack: Option<PackId>| pack.is_some_and(|pack| missing.contains(&pack));
-    damaged.retain(|damage| !damage.revisions.is_empty() || !is_gone(damage.pack));
+    // Nobody needs what was lost before: its pack may have been purged a moment ago.
+    damaged.retain(|damage| !damage.revisions.is_empty() || !known.contains(&damage.chunk));
     damaged.extend(harmless.into_damaged());
     damaged.sort_by_key(|damage| damage.chunk);
     Ok((damaged, affected))
-}
-
-/// Returns the chunks of which the index has another copy than those that were found damaged.
-fn replaced(
-    store: &Store,
-    findings: &Findings,
-    damaged_copies: &BTreeSet<(ChunkId, PackId)>,
-) -> Result<BTreeSet<ChunkId>> {
-    let ids: Vec<ChunkId> = findings.chunks().copied().collect();
-    let locations = store.index().view(|view| view.locate(&ids))?;
-    let has_other_copy = |(id, location): &(ChunkId, Option<Location>)| {
-        location.as_ref().is_some_and(|location| {
-            !location.is_missing && !damaged_copies.contains(&(*id, location.pack))
-        })
-    };
-    let replaced = ids.into_iter().zip(locations).filter(has_other_copy);
-    Ok(replaced.map(|(id, _)| id).collect())
 }

@@ -3,5 +3,7 @@
 mod reader;
 mod writer;
 
-pub(crate) use reader::{PackContents, read_contents, read_record, read_record_header};
+pub(crate) use reader::{
+    PackContents, read_contents, read_header, read_record, read_record_header,
+};
 pub(crate) use writer::{PackWriter, SealedPack, WRITE_BUFFER_LEN};

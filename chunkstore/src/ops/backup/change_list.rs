@@ -25,8 +25,8 @@ pub(super) fn plan(
 ) -> Result<Vec<Option<SpanRef>>, BackupError> {
     let read_all = vec![None; span_count];
     let parent = run.parent;
-    let (Some(revision), Some(root), true) = (&parent.revision, &parent.root, parent.is_complete)
-    else {
+    let is_reliable = parent.is_complete && parent.unhealed.is_empty();
+    let (Some(revision), Some(root), true) = (&parent.revision, &parent.root, is_reliable) else {
         return Ok(read_all);
     };
     let Some(changed) = run.source.changes_since(&revision.record)? else {

@@ -14,6 +14,7 @@ mod recheck;
 mod sample;
 mod span;
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,19 +30,23 @@ pub use self::sample::{SampleMismatch, SampleSize, SampleStats};
 use self::span::SpanJob;
 use crate::chunking::Cutter;
 use crate::compression::CompressionError;
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectName, Result};
 use crate::format::{
     BackupStatistics, ObjectKind, RevisionKind, RevisionRecord, Root, SessionKind, SpanRef, is_tag,
 };
 use crate::id::{ChunkId, RevisionId, SourceName};
 use crate::limits::{IMAGE_LEN_MAX, ROOT_SPAN_COUNT_MAX};
 use crate::ops::MEMORY_DEFAULT;
+use crate::ops::healing::mark_lost;
 use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::session::Session;
 use crate::source::{Source, SourceError};
 use crate::store::Store;
+
+/// How often an image is backed up until a sample of it finds no damage in the store.
+const ATTEMPT_COUNT_MAX: usize = 3;
 
 /// Most bytes of tags and name that go into a record: it stays below the limit of a document however they are escaped.
 const RECORD_TEXT_LEN_MAX: usize = 64 << 10;
@@ -108,6 +113,8 @@ pub struct BackupStats {
     pub memory_peak: usize,
     /// What was read back from the store and compared with the source.
     pub sample: SampleStats,
+    /// Revisions of the store, of any source, that were damaged and are not any more: this backup wrote again what they need.
+    pub healed: Vec<RevisionId>,
     /// What became of the newest distrusted revision of the source, if there was one.
     pub recheck: Option<Recheck>,
 }
@@ -115,7 +122,8 @@ pub struct BackupStats {
 /// Makes one revision of `source`, or none: it is durable when the call returns.
 ///
 /// Data that has not changed since the newest trusted revision of the same name costs reading and hashing. If a
-/// revision of this source is distrusted or damaged, every chunk is written again. When the new revision is there, the newest
+/// revision of this source is distrusted, or damaged where nothing could be set aside, every chunk is written again; of a damaged one
+/// whose chunks are in quarantine, these. When the new revision is there, the newest
 /// distrusted one is verified; what comes of that does not change the result of the backup.
 ///
 /// # Errors
@@ -150,7 +158,7 @@ pub fn backup(
     options: &BackupOptions,
     progress: &dyn Progress,
 ) -> std::result::Result<BackupStats, BackupError> {
-    let mut stats = make_revision(store, source, options, progress)?;
+    let mut stats = attempt(store, source, options, progress)?;
     match recheck(store, options, progress) {
         Ok(result) => {
             if let Some(Recheck { id, is_sound: false }) = result {
@@ -166,13 +174,51 @@ pub fn backup(
     Ok(stats)
 }
 
+/// What has become of one attempt.
+enum Attempt {
+    Made(BackupStats),
+    /// The store has something damaged that the revision needs, which is set aside now.
+    Damaged(Error),
+}
+
+/// Makes the revision. Where the sample meets damage in the store, the image is backed up once more, which writes the damaged
+/// chunks anew.
+fn attempt(
+    store: &Store,
+    source: &dyn Source,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+) -> std::result::Result<BackupStats, BackupError> {
+    let mut warnings = Vec::new();
+    let mut left = ATTEMPT_COUNT_MAX;
+    loop {
+        left -= 1;
+        match make_revision(store, source, options, progress)? {
+            Attempt::Made(mut stats) => {
+                warnings.append(&mut stats.warnings);
+                return Ok(BackupStats { warnings, ..stats });
+            }
+            Attempt::Damaged(error) => {
+                if let Error::Damaged { object: ObjectName::Chunk { id, .. }, .. } = &error {
+                    mark_lost(store, &HashSet::from([*id]), progress);
+                }
+                if left == 0 {
+                    return Err(BackupError::Store(error));
+                }
+                warnings
+                    .push(format!("{error}: the image is backed up once more, which heals that"));
+            }
+        }
+    }
+}
+
 /// Makes the revision, under the lock of its source.
 fn make_revision(
     store: &Store,
     source: &dyn Source,
     options: &BackupOptions,
     progress: &dyn Progress,
-) -> std::result::Result<BackupStats, BackupError> {
+) -> std::result::Result<Attempt, BackupError> {
     check(source, options)?;
     let clock = &store.environment().clock;
     let (time, started) = (clock.now(), clock.monotonic());
@@ -192,7 +238,10 @@ fn make_revision(
     store.environment().entropy.fill(&mut random);
     let id = RevisionId::from_bytes(random);
     let chunk_count = statistics.new_chunks + statistics.reused_chunks;
-    let sample = sample::compare(&run, id, &root, chunk_count)?;
+    let sample = match sample::compare(&run, id, &root, chunk_count) {
+        Err(BackupError::Store(error)) if error.is_damage() => return Ok(Attempt::Damaged(error)),
+        other => other?,
+    };
     warnings.extend(source.finish()?);
 
     let elapsed = clock.monotonic().saturating_sub(started);
@@ -223,8 +272,46 @@ fn make_revision(
         warnings.push(format!("the next backup writes every chunk again too: {error}"));
     }
     session.finish();
+    let healed = conclude(store, &parent, progress, &mut warnings);
     let (id, parent, size) = (record.id, record.parent, record.size);
-    Ok(BackupStats { id, parent, size, statistics, warnings, memory_peak, sample, recheck: None })
+    Ok(Attempt::Made(BackupStats {
+        id,
+        parent,
+        size,
+        statistics,
+        warnings,
+        memory_peak,
+        sample,
+        healed,
+        recheck: None,
+    }))
+}
+
+/// Sets revisions right that are healed. What was set aside while this backup ran may hit its own revision, which whoever did it
+/// did not see: here it is found out. The revision is there whatever comes of this.
+fn conclude(
+    store: &Store,
+    parent: &Parent,
+    progress: &dyn Progress,
+    warnings: &mut Vec<String>,
+) -> Vec<RevisionId> {
+    let mark = || -> Result<()> {
+        if store.index().quarantine()?.names != parent.quarantine {
+            let lost = store.unhealed_chunks()?;
+            if !lost.is_empty() {
+                store.mark_hit(&lost)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = mark() {
+        warnings.push(format!("new damage is not noted: {error}"));
+    }
+    let healed = if parent.may_heal { store.heal(progress) } else { Ok(Vec::new()) };
+    healed.unwrap_or_else(|error| {
+        warnings.push(format!("revisions that are healed are not set right: {error}"));
+        Vec::new()
+    })
 }
 
 /// Refuses what could not be stored, before anything is read.

@@ -162,7 +162,7 @@ impl<'a> PackPipeline<'a> {
             let row = row(&sealed)?;
             self.store.index().change(|change| {
                 // This copy wins: it was checked a moment ago, and what the index had was not good enough.
-                change.insert_pack(row, &sealed.records, true)
+                change.insert_pack(row, &sealed.records, true, |_| false)
             })?;
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
             for record in &sealed.records {

@@ -1,9 +1,11 @@
 //! The revision that a backup predicts unchanged data from.
 
+use std::collections::HashSet;
+
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
 use crate::format::{PageEntry, RevisionState, Root, SpanRef, Trust};
-use crate::id::{RevisionId, SourceName};
+use crate::id::{ChunkId, QuarantineId, RevisionId, SourceName};
 use crate::revision::Revision;
 use crate::store::Store;
 
@@ -24,6 +26,12 @@ pub(super) struct Parent {
     pub(super) history_has_doubts: bool,
     /// What the parent refers to is known to be there. Otherwise every chunk is looked up.
     pub(super) is_complete: bool,
+    /// Chunks in quarantine that the store lacks: they are looked up and written again, also if the parent has them.
+    pub(super) unhealed: HashSet<ChunkId>,
+    /// Quarantine files that were there.
+    pub(super) quarantine: Vec<QuarantineId>,
+    /// Revisions may be healed by this backup.
+    pub(super) may_heal: bool,
     /// The index is to note that the new revision was made with it.
     pub(super) begins_complete: bool,
 }
@@ -56,6 +64,7 @@ impl Parent {
             matches!(revision.state.trust, Trust::Distrusted | Trust::Damaged)
         };
         let history_has_doubts = history.revisions.iter().any(is_doubted);
+        let has_damaged = history.revisions.iter().any(|it| it.state.trust == Trust::Damaged);
         let rewrites_all = !doubtful.is_empty();
         let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };
         let root = revision.as_ref().and_then(|revision| {
@@ -64,12 +73,16 @@ impl Parent {
                 .inspect_err(|error| warnings.push(format!("nothing is predicted: {error}")))
                 .ok()
         });
+        let quarantine = store.index().quarantine()?.names.clone();
+        let unhealed = store.unhealed_chunks()?;
         let (packs, since) =
             store.index().view_current(|view| Ok((view.packs()?, view.complete_since(source)?)))?;
         // A new index does not know which packs went away before it was made. What was written since then is known.
         let is_known = |sequence| since.is_some_and(|since| since <= sequence);
+        let has_lost = packs.iter().any(|(_, row)| row.is_missing);
         let is_complete = packs.iter().all(|(_, row)| !row.is_missing)
             && revision.as_ref().is_some_and(|revision| is_known(revision.record.sequence));
+        let may_heal = has_damaged || has_lost || !unhealed.is_empty();
         let begins_complete = !is_known(next_sequence);
         Ok(Self {
             revision,
@@ -79,6 +92,9 @@ impl Parent {
             doubtful,
             history_has_doubts,
             is_complete,
+            unhealed,
+            quarantine,
+            may_heal,
             begins_complete,
         })
     }
@@ -104,6 +120,11 @@ impl Parent {
 
     pub(super) fn revision_id(&self) -> Option<RevisionId> {
         self.revision.as_ref().map(|revision| revision.record.id)
+    }
+
+    /// Returns whether the store is known to have a chunk that the parent has.
+    pub(super) fn is_reliable(&self, id: &ChunkId) -> bool {
+        self.is_complete && !self.unhealed.contains(id)
     }
 
     /// Returns the reference of a span of the parent, if it was cut with the same span length.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunk_writer::{ChunkWriter, Worker, too_many_chunks};
+use super::parent::Parent;
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
 use crate::chunking::{Cutter, EntrySink, Piece, SpanInput, chunk_span};
@@ -65,7 +66,7 @@ impl<'a> SpanJob<'a> {
         };
         let mut sink = PageSink {
             worker: &mut self.worker,
-            relies_on_parent: self.run.parent.is_complete,
+            parent: self.run.parent,
             entries: Vec::new(),
             entry_count_max: self.page.entry_count_max,
         };
@@ -78,9 +79,10 @@ impl<'a> SpanJob<'a> {
         if matches!(entries.as_slice(), [PageEntry::Zero { .. }]) {
             return Ok(SpanRef::Zero);
         }
-        if self.run.parent.is_complete
-            && entries == predicted
+        if entries == predicted
             && let Some(unchanged) = self.run.parent.span(span, span_len)
+            && let SpanRef::Page(id) = unchanged
+            && self.run.parent.is_reliable(id)
         {
             return Ok(*unchanged);
         }
@@ -178,7 +180,7 @@ impl SpanInput for SourceSpan<'_> {
 /// Collects the entries of one span and stores its chunks.
 struct PageSink<'job, 'a> {
     worker: &'job mut Worker<'a>,
-    relies_on_parent: bool,
+    parent: &'job Parent,
     entries: Vec<PageEntry>,
     entry_count_max: usize,
 }
@@ -199,7 +201,7 @@ impl EntrySink for PageSink<'_, '_> {
     fn data(&mut self, id: ChunkId, bytes: &[u8], predicted: bool) -> Result<(), BackupError> {
         let len = u32::try_from(bytes.len()).expect("a chunk has at most 16 MiB");
         self.push(PageEntry::Data { len, id })?;
-        if predicted && self.relies_on_parent {
+        if predicted && self.parent.is_reliable(&id) {
             self.worker.reuse(u64::from(len));
             return Ok(());
         }

@@ -17,8 +17,10 @@ use std::rc::Rc;
 use self::segments::{Content, Segment, Segments};
 use super::pinned::Pinned;
 use crate::chunk_reader::ChunkReader;
+use crate::damage::chunk_of;
 use crate::error::{Error, Result};
 use crate::id::RevisionId;
+use crate::ops::healing::mark_lost;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::store::Store;
@@ -43,6 +45,7 @@ pub struct DiffStats {
 /// They are found while this iterator is advanced; memory does not depend on how many there are. After an error there are no more.
 /// Both revisions are kept from purges until it is dropped.
 pub struct Diff<'a> {
+    store: Store,
     progress: &'a dyn Progress,
     old: Side,
     new: Side,
@@ -99,7 +102,10 @@ pub fn diff<'a>(
 ) -> Result<Diff<'a>> {
     let pinned = Pinned::new(store, &[*old, *new])?;
     let mut reader = ChunkReader::new(store);
-    let mut read_root = |revision: &Revision| reader.read_root(&revision.record.root).map(Rc::new);
+    let mut read_root = |revision: &Revision| {
+        let root = reader.read_root(&revision.record.root).map(Rc::new);
+        root.or_else(|error| mark(store, error, progress))
+    };
     let (old, new) = match &pinned.revisions[..] {
         [old, new] => (read_root(old)?, read_root(new)?),
         _ => return Err(Error::Bug { what: "other than two revisions were pinned".to_owned() }),
@@ -108,6 +114,7 @@ pub fn diff<'a>(
     let common_end = old_size.min(new_size);
     progress.begin(Phase::Diff, Some(common_end));
     Ok(Diff {
+        store: store.clone(),
         progress,
         old: Side::new(Segments::new(store, Rc::clone(&old), Rc::clone(&new))),
         new: Side::new(Segments::new(store, new, old)),
@@ -159,6 +166,12 @@ impl Diff<'_> {
     }
 }
 
+/// Marks the revisions that a read error hits, and returns it.
+fn mark<T>(store: &Store, error: Error, progress: &dyn Progress) -> Result<T> {
+    mark_lost(store, &chunk_of(&error).into_iter().collect(), progress);
+    Err(error)
+}
+
 impl Iterator for Diff<'_> {
     type Item = Result<Range<u64>>;
 
@@ -174,7 +187,7 @@ impl Iterator for Diff<'_> {
             self.is_over = true;
             self.progress.end();
         }
-        found.transpose()
+        found.or_else(|error| mark(&self.store, error, self.progress)).transpose()
     }
 }
 

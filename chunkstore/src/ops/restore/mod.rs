@@ -13,6 +13,7 @@ mod run_buffer;
 mod survey;
 mod target_check;
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::memory::Threads;
 use self::target_check::TargetCheck;
 use super::findings::{DamagedChunk, Findings};
+use super::healing::mark_lost;
 use crate::chunk_reader::ChunkReader;
+use crate::damage::chunk_of;
 use crate::error::{Error, Result};
 use crate::format::{PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
@@ -129,6 +132,23 @@ pub struct RestoreStats {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn restore(
+    store: &Store,
+    id: &RevisionId,
+    target: &dyn Target,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> RestoreResult<RestoreStats> {
+    let result = write_image(store, id, target, options, progress);
+    let lost: HashSet<ChunkId> = match &result {
+        Ok(stats) => stats.damaged.iter().map(|damage| damage.chunk).collect(),
+        Err(RestoreError::Store(error)) => chunk_of(error).into_iter().collect(),
+        Err(RestoreError::Target(_)) => HashSet::new(),
+    };
+    mark_lost(store, &lost, progress);
+    result
+}
+
+fn write_image(
     store: &Store,
     id: &RevisionId,
     target: &dyn Target,

@@ -9,7 +9,7 @@ use super::pack_check::Worker;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
 use crate::format::{PageEntry, SpanRef};
-use crate::id::{ChunkId, PackId, RevisionId};
+use crate::id::{PackId, RevisionId};
 use crate::index::PackRow;
 use crate::ledger::PackRead;
 use crate::mark::{Gap, Marker, PackNeeds, Proof};
@@ -17,6 +17,7 @@ use crate::ops::findings::Findings;
 use crate::ops::rate_limit::RateLimit;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
+use crate::quarantine::Copy;
 use crate::revision::Revision;
 use crate::store::Store;
 
@@ -40,7 +41,7 @@ pub(in crate::ops) struct Checked {
     pub(in crate::ops) damaged_packs: Vec<(PackId, String)>,
     pub(in crate::ops) index_is_wrong: bool,
     /// Where exactly: of a chunk that several packs have, each copy is told apart.
-    pub(in crate::ops) damaged_copies: BTreeSet<(ChunkId, PackId)>,
+    pub(in crate::ops) damaged_copies: BTreeSet<Copy>,
     /// Chunks that were not read, because of the proof.
     pub(in crate::ops) proven: u64,
     /// Packs that were read as a whole, and those that were found damaged.

@@ -11,6 +11,7 @@ use std::num::NonZero;
 use self::check::Run;
 use self::memory::Memory;
 use super::findings::{DamagedChunk, Findings};
+use super::healing::{heal, replaced, set_aside};
 use super::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::format::{RevisionState, Trust};
@@ -56,6 +57,8 @@ pub struct VerifyStats {
     pub damaged_packs: Vec<(PackId, String)>,
     /// Revisions that are verified now.
     pub verified: Vec<RevisionId>,
+    /// Revisions that were damaged and are not any more, because the store has again what they need; without the verified ones.
+    pub healed: Vec<RevisionId>,
     /// How long it took.
     pub duration_milliseconds: u64,
 }
@@ -69,7 +72,7 @@ impl VerifyStats {
 }
 
 /// Re-hashes every chunk that one of the revisions needs, and notes the result in their state: `verified`,
-/// or `damaged`, so that the next backup of that source writes every chunk again. Packs that were read as a whole, because all of
+/// or `damaged`. Damaged chunks are set aside (`docs/trust.md`, section "Damage"). Packs that were read as a whole, because all of
 /// their records are needed, are entered in the ledger.
 ///
 /// What verified revisions of the store need was read when they were verified, and is not read again unless
@@ -136,9 +139,13 @@ pub fn verify(
     };
     store.enter_reads(&checked.reads, progress)?;
     let mut findings = checked.findings;
+    set_aside(store, &checked.damaged_copies, progress)?;
+    let harmless = findings.take(&replaced(store, &findings, &checked.damaged_copies)?);
     let affected = run.attribute(revisions, &mut findings)?;
     let others = others(store, ids, &findings)?;
     let also_affected = run.attribute(&others.revisions, &mut findings)?;
+    let is_aside = store.are_aside(findings.chunks())?;
+    findings.merge(harmless);
     let mut stats = VerifyStats {
         checked_chunks: checked.chunks,
         checked_bytes: checked.bytes,
@@ -150,7 +157,7 @@ pub fn verify(
     for revision in revisions {
         let is_sound = !affected.contains(&revision.record.id);
         let result = match (is_sound, revision.state.trust) {
-            (false, _) => Outcome::Damaged(clock.now()),
+            (false, _) => Outcome::Damaged { is_aside },
             // Nobody has looked at all of it again, so its proof becomes no younger.
             (true, Trust::Verified) if !options.all_data => Outcome::Verified,
             (true, _) => Outcome::Proven(time),
@@ -160,8 +167,9 @@ pub fn verify(
         }
     }
     for revision in others.revisions.iter().filter(|it| also_affected.contains(&it.record.id)) {
-        note_result(store, revision, Outcome::Damaged(clock.now()), progress)?;
+        note_result(store, revision, Outcome::Damaged { is_aside }, progress)?;
     }
+    stats.healed = heal(store, progress)?;
     let elapsed = clock.monotonic().saturating_sub(started);
     stats.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     Ok(stats)
@@ -174,8 +182,8 @@ pub(in crate::ops) enum Outcome {
     Proven(Timestamp),
     /// It is verified already, and nothing speaks against it.
     Verified,
-    /// It needs something that is damaged, as was found at this time.
-    Damaged(Timestamp),
+    /// It needs something that is damaged. Whether all of that is out of the index.
+    Damaged { is_aside: bool },
 }
 
 /// Returns the other revisions of the store whose records can be read: what was found may hit them too. None if nothing was.
@@ -204,6 +212,15 @@ pub(in crate::ops) fn note_result(
     let record = &revision.record;
     let note =
         |error: &Error| progress.note(&format!("the result is not noted in the store: {error}"));
+    if let Outcome::Damaged { is_aside } = outcome {
+        return match store.mark_damaged(revision, is_aside) {
+            Err(error @ Error::Storage { .. }) => {
+                note(&error);
+                Ok(false)
+            }
+            other => other,
+        };
+    }
     let lock = match store.lock_history() {
         Err(error @ Error::Storage { .. }) => {
             note(&error);
@@ -218,14 +235,15 @@ pub(in crate::ops) fn note_result(
     let doubt = |state: &RevisionState| (state.trust, state.doubted, state.rewritten);
     let is_answered = !current.is_doubted() || doubt(&current) == doubt(&revision.state);
     let state = match outcome {
-        Outcome::Damaged(now) => {
-            RevisionState { trust: Trust::Damaged, doubted: Some(now), rewritten: None, ..current }
-        }
-        Outcome::Proven(_) | Outcome::Verified if !is_answered => return Ok(false),
-        Outcome::Verified => return Ok(true),
-        Outcome::Proven(time) => {
-            RevisionState { trust: Trust::Verified, verified: Some(time), doubted: None, ..current }
-        }
+        _ if !is_answered => return Ok(false),
+        Outcome::Proven(time) => RevisionState {
+            trust: Trust::Verified,
+            verified: Some(time),
+            doubted: None,
+            heals_to: None,
+            ..current
+        },
+        Outcome::Verified | Outcome::Damaged { .. } => return Ok(true),
     };
     match store.write_state(&lock, &record.source, &state) {
         Err(error @ Error::Storage { .. }) => {

@@ -110,7 +110,12 @@ impl<'a> Worker<'a> {
             let error = Error::Damaged { object, source: source.clone() };
             self.note_known(pack, &contents.records, &error)?;
         }
-        self.check_records(pack, &contents.records.iter().collect::<Vec<_>>())?;
+        // What is in quarantine is known to be damaged, and nothing leads there.
+        let quarantine = self.run.store.index().quarantine()?;
+        let records = contents.records.iter();
+        let records: Vec<&FooterRecord> =
+            records.filter(|record| !quarantine.contains(pack, &record.id)).collect();
+        self.check_records(pack, &records)?;
         self.run.progress.advance(contents.file_len);
         Ok(())
     }
@@ -150,7 +155,7 @@ impl<'a> Worker<'a> {
 
     fn find_damage(&mut self, pack: &PackId, id: ChunkId, error: &Error) {
         self.is_sound = false;
-        self.checked.damaged_copies.insert((id, *pack));
+        self.checked.damaged_copies.insert((*pack, id));
         self.checked.findings.add(id, error);
     }
 
@@ -168,7 +173,7 @@ impl<'a> Worker<'a> {
             if need.contains(index) {
                 named += 1;
                 if found.get(index).is_none_or(|record| record.id != id) {
-                    self.checked.findings.add(id, error);
+                    self.find_damage(pack, id, error);
                 }
             }
         }
