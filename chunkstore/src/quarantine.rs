@@ -106,11 +106,13 @@ impl Store {
                     bytes.clear();
                     Some(source)
                 }
-                // The medium cannot read this place, but it does read others. If it reads nothing, it is not this record that is bad.
                 Err(Error::Storage { source, .. })
-                    if Errno::from_io_error(&source) == Some(Errno::IO)
-                        && read_header(storage, pack).is_ok() =>
+                    if Errno::from_io_error(&source) == Some(Errno::IO) =>
                 {
+                    // If the medium does not read other places either, it is not this record that is bad.
+                    if read_header(storage, pack).is_err() {
+                        return Ok(None);
+                    }
                     bytes.clear();
                     Some(FormatError::Unreadable { reason: source.to_string() })
                 }

@@ -1,8 +1,12 @@
 //! A damaged record is set aside with evidence, stays aside whatever becomes of the index, and is healed by the next backup of the
 //! same bytes, for every revision that shares it.
 
-use std::path::PathBuf;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use chunkstore::environment::Environment;
 use chunkstore::error::{Error, ObjectName};
 use chunkstore::format::{
     FooterRecord, FormatError, ObjectKind, PackFooter, PackHeader, Quarantined, RecordHeader, Trust,
@@ -12,12 +16,15 @@ use chunkstore::image_reader::{Extent, ImageReader};
 use chunkstore::ops::{self, ScrubOptions, ScrubStats, VerifyOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
-use chunkstore::vfs::simulated::{Counter, CrashMode, Effect, FaultKind, FaultPlan, SimulatedVfs};
+use chunkstore::vfs::simulated::{
+    Counter, CrashMode, Effect, FaultKind, FaultPlan, SimulatedVfs, environment,
+};
+use chunkstore::vfs::{Entry, LockMode, Vfs, VfsFile, VfsLock};
 use support::attempt::Attempts;
 use support::images;
 use support::long_tests::choose;
 use support::simulated_store::{
-    backup, create, describe, files_below, open, purge_now, restore, verify_all,
+    STORE_PATH, backup, create, describe, files_below, open, purge_now, restore, verify_all,
 };
 
 const INDEX: &str = "/store/index.redb";
@@ -312,6 +319,117 @@ fn flaky_read_condemns_nothing() {
 }
 
 #[test]
+fn bad_sector_is_set_aside_and_a_dead_medium_condemns_nothing() {
+    let scene = Scene::new();
+    let (chunk, ..) = chunk_at(&scene.store, &scene.ids[0], 700);
+    let (path, pack, record) = find_records(&scene.vfs, &chunk).remove(0);
+    let payload = u64::from(record.offset.0) + RecordHeader::LEN as u64;
+    for (bad, is_aside) in [(0..u64::MAX, false), (payload + 1..payload + 2, true)] {
+        let inner = scene.vfs.clone();
+        let medium = BadMedium { inner, path: path.clone(), bad: bad.clone() };
+        let environment = environment(scene.vfs.clone(), 20);
+        let environment = Environment { vfs: Arc::new(medium), ..environment };
+        let store = Store::open_in(environment, STORE_PATH).unwrap();
+        assert!(!verify_all(&store).unwrap().is_sound());
+        let files = scene.quarantine();
+        assert_eq!(files.len(), usize::from(is_aside), "{bad:?}");
+        assert_eq!(trusts(&store, &scene.ids[..2]), [Trust::Damaged; 2]);
+        if let [file] = &files[..] {
+            assert_eq!((file.pack, file.records[0].id), (pack, chunk));
+            assert!(file.evidence.is_empty() && file.reason.contains("cannot be read"));
+            // The doubt of the dead medium was not set aside: this one is full, and the index leads to what it writes.
+            backup(&store, "a", &scene.images[0]).unwrap();
+            assert!(verify_all(&store).unwrap().is_sound());
+            assert_eq!(restore(&store, &scene.ids[1]).unwrap(), scene.images[1]);
+        }
+    }
+}
+
+/// A file system on which some bytes of one file cannot be read.
+#[derive(Debug)]
+struct BadMedium {
+    inner: SimulatedVfs,
+    path: PathBuf,
+    bad: Range<u64>,
+}
+
+#[derive(Debug)]
+struct BadFile {
+    inner: Box<dyn VfsFile>,
+    bad: Range<u64>,
+}
+
+impl Vfs for BadMedium {
+    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn VfsFile>> {
+        let inner = self.inner.open(path, writable)?;
+        let bad = if path == self.path { self.bad.clone() } else { 0..0 };
+        Ok(Box::new(BadFile { inner, bad }))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        self.inner.create_new(path)
+    }
+    fn file_len(&self, path: &Path) -> io::Result<u64> {
+        self.inner.file_len(path)
+    }
+    fn rename_no_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename_no_replace(from, to)
+    }
+    fn rename_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename_replace(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.inner.list(path)
+    }
+    fn lock(
+        &self,
+        path: &Path,
+        mode: LockMode,
+        wait: bool,
+    ) -> io::Result<Option<Box<dyn VfsLock>>> {
+        self.inner.lock(path, mode, wait)
+    }
+    fn free_space(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.inner.free_space(path)
+    }
+}
+
+impl VfsFile for BadFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        if offset < self.bad.end && self.bad.start < end {
+            return Err(FaultKind::Device.error());
+        }
+        self.inner.read_exact_at(buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.inner.write_all_at(bytes, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn try_lock(&self, mode: LockMode) -> io::Result<bool> {
+        self.inner.try_lock(mode)
+    }
+}
+
+#[test]
 fn damaged_quarantine_file_is_named_and_harmless() {
     let mut scene = Scene::new();
     let (chunk, ..) = chunk_at(&scene.store, &scene.ids[0], 700);
@@ -395,7 +513,8 @@ fn revision_made_while_a_chunk_is_set_aside_is_marked_too() {
     let source = ImageSource::new(&image).with_hook(|_| {
         assert!(restore(&other, &scene.ids[1]).is_err());
     });
-    // The parent is not marked when the backup begins, so its chunks are taken over. A sample would meet the damage.
+    // The parent is not marked when the backup begins, so its chunks are taken over.
+    // A sample would meet the damage.
     let sample = ops::SampleSize::Percent(0);
     let options = ops::BackupOptions { sample, ..ops::BackupOptions::new("a".parse().unwrap()) };
     let id = ops::backup(&scene.store, &source, &options, &NoProgress).unwrap().id;
