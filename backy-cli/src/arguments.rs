@@ -370,6 +370,9 @@ pub(crate) struct PurgeArguments {
     /// Do not wait 24 hours before space is given back
     #[arg(long)]
     pub(crate) now: bool,
+    /// Read at most this much in a second to repack it: 50MiB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit: Option<NonZero<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::id::SourceName;
+use chunkstore::ops::purge;
 use chunkstore::source::{FileSource, SourceError};
 use chunkstore::{Store, StoreOptions};
 
@@ -155,6 +156,10 @@ fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, Command
     }
     let store = Store::create(path, &store_options)?;
     ui.detail(&format!("created store {} in {}", store.id(), path.display()));
+    // The store is there; what it lacks is made by the first purge.
+    if let Err(error) = purge::restore_ballast(&store) {
+        ui.warnings([&error]);
+    }
     Ok(store)
 }
 

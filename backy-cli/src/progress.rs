@@ -137,6 +137,7 @@ const fn name(phase: Phase) -> &'static str {
         Phase::Verify => "verify",
         Phase::Diff => "comparing",
         Phase::Mark => "finding what revisions need",
+        Phase::Repack => "repacking",
         Phase::Sweep => "giving space back",
         Phase::RebuildIndex => "rebuilding the index",
         _ => "working",

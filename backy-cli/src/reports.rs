@@ -4,8 +4,9 @@ use std::path::Path;
 
 use chunkstore::Revision;
 use chunkstore::chunking::ChunkingParams;
-use chunkstore::format::{RevisionKind, Trust};
+use chunkstore::format::{RevisionKind, SessionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
+use chunkstore::ops::purge::{WaitReason, Waiting};
 use chunkstore::ops::{
     BackupStats, Coverage, DamagedChunk, Recheck, RestoreStats, RevisionSpace, ScrubStats,
     StoreInfo, TagChange, VerifyStats,
@@ -340,7 +341,59 @@ pub(crate) struct PurgeReport<'a> {
     pub(crate) repacked_bytes: u64,
     pub(crate) kept_bytes: u64,
     pub(crate) deferred_bytes: u64,
-    pub(crate) waiting: &'a [String],
+    pub(crate) waiting: Vec<WaitingReport<'a>>,
+    /// What was to be copied and is damaged.
+    pub(crate) damaged: &'a [String],
+}
+
+/// Space that is not given back yet.
+#[derive(Debug, Serialize)]
+pub(crate) struct WaitingReport<'a> {
+    bytes: u64,
+    /// Whether it is condemned; otherwise somebody uses it, or may go on with it.
+    condemned: bool,
+    until: Option<Timestamp>,
+    session: Option<SessionReport<'a>>,
+    pub(crate) reason: String,
+}
+
+/// Who is waited for.
+#[derive(Debug, Serialize)]
+struct SessionReport<'a> {
+    kind: SessionKind,
+    host: &'a str,
+    process: u32,
+    command: &'a str,
+    since: Timestamp,
+}
+
+impl<'a> From<&'a Waiting> for WaitingReport<'a> {
+    fn from(waiting: &'a Waiting) -> Self {
+        let reason = &waiting.reason;
+        let session = reason.session().map(|session| SessionReport {
+            kind: session.kind,
+            host: &session.host,
+            process: session.process,
+            command: &session.command,
+            since: session.started,
+        });
+        Self {
+            bytes: waiting.bytes,
+            condemned: matches!(reason, WaitReason::OlderSession(_) | WaitReason::Grace { .. }),
+            until: reason.until(),
+            session,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl WaitingReport<'_> {
+    /// Returns the line for a person.
+    pub(crate) fn line(&self) -> String {
+        let what = if self.condemned { "deferred" } else { "kept" };
+        let word = if self.condemned { "waits for" } else { "for" };
+        format!("{what}: {} {word} {}", human::size(self.bytes), self.reason)
+    }
 }
 
 /// What a store is and holds.

@@ -119,7 +119,8 @@ fn operate(verb: &str, path: &Path, arguments: &[String]) -> Result<String> {
         }
         "purge plan" => {
             let plan = purge::plan(&store, &purge::PurgeOptions::default(), &NoProgress)?;
-            ensure!(plan.summary().free_bytes == 0, "{:?}", plan.summary());
+            let summary = plan.summary()?;
+            ensure!(summary.free_bytes == 0, "{summary:?}");
             String::new()
         }
         "rebuild index" => ops::rebuild_index(&store, &NoProgress)?.chunks.to_string(),

@@ -110,6 +110,14 @@ impl ChunkReader {
             // Other copies were looked for when this was noted.
             return Err(first);
         }
+        // A purge may have copied it meanwhile: the index knows.
+        let moved = self.locate(id)?;
+        if moved.is_some()
+            && moved != location
+            && let Ok(()) = self.read_at(kind, id, moved, plain)
+        {
+            return Ok(());
+        }
         self.store.index().reconcile()?;
         let refreshed = self.locate(id)?;
         let second = if refreshed == location {

@@ -60,6 +60,12 @@ impl Layout {
         self.root.join("ledger")
     }
 
+    /// Returns the file that keeps space for a purge.
+    #[must_use]
+    pub fn ballast(&self) -> PathBuf {
+        self.root.join("ballast")
+    }
+
     /// Returns the directory of a pack: its level is the first byte of the name.
     #[must_use]
     pub fn pack_directory(&self, id: &PackId) -> PathBuf {

@@ -54,6 +54,7 @@ pub mod revision;
 pub mod revision_spec;
 mod session;
 
+mod ballast;
 mod chunk_reader;
 mod damage;
 pub mod image_reader;

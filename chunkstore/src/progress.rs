@@ -18,6 +18,8 @@ pub enum Phase {
     Diff,
     /// Finding out what revisions need.
     Mark,
+    /// Copying what is needed of packs that are mostly not.
+    Repack,
     /// Removing what nothing needs.
     Sweep,
     /// Reading the footers of all packs.

@@ -4,7 +4,7 @@
 //! second implementation. [`LocalStorage`] builds it on [`Vfs`]; the order of its steps
 //! is `docs/durability.md`, sections "A pack" and "A small object".
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -310,15 +310,23 @@ impl LocalStorage {
             .retain(|(known, _)| known != id);
     }
 
-    /// Moves a swept pack to `trash/`, durably.
-    pub(crate) fn trash_pack(&self, id: &PackId) -> Result<()> {
-        self.close_pack(id);
-        let (from, to) = (self.layout.pack(id), self.layout.trashed_pack(id));
-        match self.vfs().rename_replace(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(Error::storage("move to trash", &from))?,
+    /// Moves swept packs to `trash/`, durably.
+    pub(crate) fn trash_packs(&self, packs: &[PackId]) -> Result<()> {
+        let mut directories = BTreeSet::new();
+        for id in packs {
+            self.close_pack(id);
+            let (from, to) = (self.layout.pack(id), self.layout.trashed_pack(id));
+            match self.vfs().rename_replace(&from, &to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(Error::storage("move to trash", &from))?,
+            }
+            directories.insert(parent_of(&from));
         }
-        for directory in [parent_of(&to), parent_of(&from)] {
+        if directories.is_empty() {
+            return Ok(());
+        }
+        // The new names first: a pack that is in neither directory could not be found again.
+        for directory in [self.layout.directory("trash")].into_iter().chain(directories) {
             self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
         }
         Ok(())
@@ -340,17 +348,26 @@ impl LocalStorage {
 
     /// Makes durable which revision records exist: a process may have died between removing one and its sync.
     ///
-    /// Fails if there is a place for revisions that [`Storage::list_records`] passes over because it is a symbolic link or
-    /// the like: who calls this is about to conclude that what is not listed is not needed.
+    /// Fails as [`Self::check_revisions`].
     pub(crate) fn sync_revisions(&self) -> Result<()> {
-        let root = self.layout.directory("revisions");
-        self.refuse_links(&root)?;
-        for source in self.list_sources()? {
-            let directory = self.layout.source_directory(&source);
-            self.refuse_links(&directory)?;
+        for directory in self.check_revisions()? {
             self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
         }
         Ok(())
+    }
+
+    /// Returns the directories that revision records lie in.
+    ///
+    /// Fails if there is a place for revisions that [`Storage::list_records`] passes over because it is a symbolic link or
+    /// the like: who calls this is about to conclude that what is not listed is not needed.
+    pub(crate) fn check_revisions(&self) -> Result<Vec<PathBuf>> {
+        let root = self.layout.directory("revisions");
+        self.refuse_links(&root)?;
+        let sources = self.list_sources()?;
+        let directories: Vec<PathBuf> =
+            sources.iter().map(|source| self.layout.source_directory(source)).collect();
+        directories.iter().try_for_each(|directory| self.refuse_links(directory))?;
+        Ok(directories)
     }
 
     fn refuse_links(&self, directory: &Path) -> Result<()> {
@@ -534,6 +551,11 @@ impl TemporaryFile {
     /// Writes bytes that nobody will read soon.
     pub(crate) fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.file.write_bulk_at(bytes, offset).map_err(Error::storage("write", &self.path))
+    }
+
+    /// Sets space aside for `len` bytes.
+    pub(crate) fn allocate(&self, len: u64) -> Result<()> {
+        self.file.allocate(len).map_err(Error::storage("write", &self.path))
     }
 
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {

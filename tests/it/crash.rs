@@ -12,6 +12,7 @@ use chunkstore::vfs::simulated::{
     UnsyncedNames,
 };
 use support::attempt::{Attempts, panic_of};
+use support::images;
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store, reopen};
 use support::simulated_store::{self, purge_now};
@@ -109,6 +110,56 @@ fn recover(vfs: &SimulatedVfs, model: &mut Model, images: &Images, seed: u64) ->
     purge_now(&store).map(drop)
 }
 
+/// A store of which a purge merges small packs, of data and of lists, and repacks one that is mostly dead.
+fn store_to_repack() -> (SimulatedVfs, Model) {
+    let vfs = SimulatedVfs::new();
+    vfs.set_capacity(Some(1 << 30));
+    let store = simulated_store::create(&vfs, 1).unwrap();
+    let mut model = Model { is_created: true, ..Model::default() };
+    let whole = images::image(50, IMAGE_LEN);
+    let forgotten = model.backup(&store, "whole", &whole).unwrap();
+    model.backup(&store, "part", &whole[..IMAGE_LEN / 4]).unwrap();
+    for number in 0..8 {
+        model.backup(&store, "disk", &images::image(60 + number, 1500)).unwrap();
+    }
+    model.forget(&store, forgotten).unwrap();
+    drop(store);
+    (vfs.kill(), model)
+}
+
+#[test]
+fn purge_that_repacks_survives_a_stop_at_any_call() {
+    let (base, model) = store_to_repack();
+    let end = {
+        let vfs = base.kill();
+        let stats = purge_now(&simulated_store::open(&vfs, 50).unwrap()).unwrap();
+        assert!(17 <= stats.repacked_packs, "{stats:?}");
+        assert_eq!(simulated_store::files_below(&vfs, "packs").len(), 2);
+        vfs.mutating_call_count()
+    };
+    let mut attempts = Attempts::default();
+    for stop in (0..end).step_by(choose(3, 1)) {
+        let vfs = base.kill();
+        vfs.set_faults(FaultPlan::stop_at_mutation(stop));
+        let stopped = purge_now(&simulated_store::open(&vfs, 50).unwrap());
+        assert!(stopped.is_err());
+        for (mode, seed) in modes_at(stop) {
+            let name = || format!("stop {stop}, mode {mode:?}, seed {seed}");
+            attempts.attempt(name, || {
+                let vfs = aftermath(&vfs, mode, seed);
+                check_store(&vfs, &model, 1000 + stop + seed);
+                // Nothing of the attempt is left.
+                let store = simulated_store::open(&vfs, 3000).unwrap();
+                let again = purge_now(&store).unwrap();
+                assert_eq!((again.freed_bytes, again.repacked_bytes), (0, 0), "{again:?}");
+                let packs = simulated_store::files_below(&vfs, "packs");
+                assert!(packs.len() <= 4, "{packs:?}");
+            });
+        }
+    }
+    attempts.finish("stopped while it repacks");
+}
+
 #[test]
 fn acknowledged_revisions_survive_a_second_crash_during_recovery() {
     let images = Images::new(IMAGE_LEN);
@@ -177,13 +228,14 @@ const NEEDED_SYNCS: [&str; 10] = [
 ];
 
 /// Syncs whose loss costs no revision, each with the reason.
-const HARMLESS_SYNCS: [(&str, &str); 7] = [
+const HARMLESS_SYNCS: [(&str, &str); 8] = [
     ("file index.redb", "the index is checked against the packs and made again"),
     ("file sessions/*", "a session file gives packs of a dead backup their grace, nothing else"),
     ("directory sessions", "as its file"),
     ("file condemned/*", "what it names is marked again before it goes; without it packs stay"),
     ("directory condemned", "as its file; the generation is also in the index and in sessions"),
     ("file ledger", "it says when packs were read; where it does not, they are read again"),
+    ("file ballast", "it only takes up space"),
     ("directory trash", "what is in it is needed by nothing"),
 ];
 
@@ -297,6 +349,8 @@ fn loss_of_the_sync_before_marking_is_noticed() {
 fn workload_leaves_a_sound_store_without_any_fault() {
     let (vfs, model, result) = run(&Images::new(IMAGE_LEN), FaultPlan::none());
     result.unwrap();
+    assert!(1 <= model.repacked_packs, "a pack is repacked");
+    assert!(vfs.read_all("/store/ballast").is_ok());
     check_store(&vfs.kill(), &model, 10);
     check_store(&vfs.crash(&NOTHING_KEPT, 0), &model, 11);
 }

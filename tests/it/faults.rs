@@ -17,7 +17,9 @@ use support::attempt::Attempts;
 use support::images;
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store};
-use support::simulated_store::{backup, create, describe, open, purge_now, restore, verify_all};
+use support::simulated_store::{
+    BALLAST_LEN, backup, create, describe, open, purge_now, restore, verify_all,
+};
 
 const IMAGE_LEN: usize = 12 << 10;
 
@@ -49,8 +51,13 @@ fn base() -> Base {
     let next = images::changed(&image, 4);
     let first = model.backup(&store, "a", &image).unwrap();
     let newest = model.backup(&store, "a", &next).unwrap();
-    let other = model.backup(&store, "b", &images::image(5, IMAGE_LEN)).unwrap();
+    let image = images::image(5, IMAGE_LEN);
+    let other = model.backup(&store, "b", &image).unwrap();
+    // Its pack is mostly dead.
+    model.backup(&store, "c", &image[..IMAGE_LEN / 4]).unwrap();
     model.forget(&store, other).unwrap();
+    // Enough for a ballast.
+    vfs.set_capacity(Some(1 << 30));
     assert_ne!(first, newest);
     drop(store);
     Base { vfs: vfs.kill(), model, newest, next_image: images::changed(&next, 6) }
@@ -211,6 +218,7 @@ fn used(vfs: &SimulatedVfs) -> u64 {
 #[test]
 fn full_disk_at_any_byte_fails_the_backup_and_nothing_else() {
     let base = base();
+    base.vfs.set_capacity(None);
     let needed = {
         let (vfs, _, result) = base.run(Operation::Backup, FaultPlan::none());
         result.unwrap();
@@ -308,4 +316,74 @@ fn handle_that_met_a_full_disk_sees_what_comes_later() {
     let mut model = base.model.clone();
     model.backup(&store, "a", &base.next_image).unwrap();
     model.check_restore(&store, "after the disk had room again");
+}
+
+#[test]
+fn purge_in_these_tests_repacks_and_makes_the_ballast() {
+    let base = base();
+    let vfs = base.vfs.kill();
+    let stats = purge_now(&open(&vfs, 50).unwrap()).unwrap();
+    assert!(1 <= stats.repacked_packs && 2 <= stats.removed_packs, "{stats:?}");
+    assert_eq!(vfs.read_all("/store/ballast").unwrap().len() as u64, BALLAST_LEN);
+}
+
+/// Purges where there is room for so many bytes, without grace. Returns how much less is used then.
+fn purge_with_room(base: &Base, ballast_len: Option<usize>, room: u64) -> Result<u64> {
+    let vfs = base.vfs.kill();
+    if let Some(len) = ballast_len {
+        vfs.write_raw("/store/ballast", vec![7; len]).unwrap();
+    }
+    let before = used(&vfs);
+    vfs.set_capacity(Some(before + room));
+    let result = purge_now(&open(&vfs, 50).unwrap());
+    let mut model = base.model.clone();
+    model.check_restore(&open(&vfs, 51).unwrap(), "after a purge on the full disk");
+    let freed = before.saturating_sub(used(&vfs));
+    let vfs = vfs.kill();
+    vfs.set_capacity(None);
+    let store = open(&vfs, 60).unwrap();
+    model.backup(&store, "a", &base.next_image).unwrap();
+    check_store(&vfs.kill(), &model, 70 + room);
+    result.map(|_| freed)
+}
+
+#[test]
+fn purge_on_a_full_disk_frees_space_with_the_ballast_and_loses_nothing_without() {
+    let base = base();
+    let mut attempts = Attempts::default();
+    let mut without_ballast = [0, 0];
+    for room in (0..40_000).step_by(choose(1931, 97)) {
+        attempts.attempt(
+            || format!("room for {room} bytes and a ballast"),
+            || {
+                let freed = purge_with_room(&base, Some(4 << 20), room);
+                let freed = freed.unwrap_or_else(|error| panic!("{}", describe(&error)));
+                assert!(0 < freed);
+            },
+        );
+        attempts.attempt(
+            || format!("room for {room} bytes"),
+            || match purge_with_room(&base, None, room) {
+                Ok(_) => without_ballast[0] += 1,
+                Err(error) => {
+                    assert!(error.is_out_of_space(), "{}", describe(&error));
+                    without_ballast[1] += 1;
+                }
+            },
+        );
+    }
+    attempts.finish("purge on a full disk");
+    let [succeeded, failed] = without_ballast;
+    println!("purge on a full disk without a ballast: {succeeded} succeeded, {failed} failed");
+}
+
+#[test]
+fn forget_needs_no_space() {
+    let base = base();
+    let vfs = base.vfs.kill();
+    vfs.set_capacity(Some(used(&vfs)));
+    let mut model = base.model.clone();
+    model.forget(&open(&vfs, 50).unwrap(), base.newest).unwrap();
+    vfs.set_capacity(None);
+    check_store(&vfs.kill(), &model, 60);
 }

@@ -1,6 +1,7 @@
 //! Scenario tests through the public interface.
 
 mod architecture;
+mod clock_jumps;
 mod concurrency;
 mod cost;
 mod crash;
@@ -13,6 +14,7 @@ mod model;
 mod own_process;
 mod quarantine;
 mod regressions;
+mod repack;
 mod rescue;
 mod restore;
 mod retention;

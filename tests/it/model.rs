@@ -16,6 +16,7 @@ use chunkstore::environment::Environment;
 use chunkstore::error::Error;
 use chunkstore::id::RevisionId;
 use chunkstore::image_reader::ImageReader;
+use chunkstore::ops::purge::{self, PurgeOptions};
 use chunkstore::ops::{self, BackupError};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
@@ -190,10 +191,15 @@ impl World {
             Step::Purge { grace_hours } => {
                 let grace = Duration::from_secs(grace_hours * HOUR);
                 let before = ops::info(&self.store).unwrap().stored_bytes;
+                let options = PurgeOptions { grace, ballast_len: 0, ..PurgeOptions::default() };
+                let summary = purge::preview(&self.store, &options, &NoProgress).unwrap();
                 let stats = try_purge(&self.store, grace).unwrap();
                 let after = ops::info(&self.store).unwrap().stored_bytes;
                 assert_eq!(after, stats.kept_bytes + stats.deferred_bytes);
-                assert_eq!(before, after + stats.freed_bytes);
+                assert_eq!(before + stats.repacked_bytes, after + stats.freed_bytes);
+                let told = (summary.free_bytes, summary.repack_bytes, summary.keep_bytes);
+                assert_eq!(told, (stats.freed_bytes, stats.repacked_bytes, stats.kept_bytes));
+                assert_eq!(summary.defer_bytes, stats.deferred_bytes);
                 assert!(*grace_hours != 0 || stats.deferred_bytes == 0, "{stats:?}");
             }
             Step::DeleteIndex => self.delete_index(),

@@ -15,7 +15,10 @@ use chunkstore::store::{Store, StoreOptions};
 use chunkstore::target::{FileTarget, FileTargetOptions};
 use chunkstore::time::Timestamp;
 
-const NO_GRACE: purge::PurgeOptions = purge::PurgeOptions { grace: Duration::ZERO };
+/// Purges without grace.
+fn no_grace() -> purge::PurgeOptions {
+    purge::PurgeOptions { grace: Duration::ZERO, ..purge::PurgeOptions::default() }
+}
 
 /// A store and images beside it.
 struct Scene {
@@ -56,7 +59,7 @@ impl Scene {
     }
 
     fn purge(&self) -> Result<purge::PurgeStats, Error> {
-        purge::plan(&self.store, &NO_GRACE, &NoProgress)?.execute(&NoProgress)
+        purge::plan(&self.store, &no_grace(), &NoProgress)?.execute(&NoProgress)
     }
 
     fn packs(&self) -> Vec<PathBuf> {
@@ -91,7 +94,7 @@ fn purge_keeps_what_came_while_another_process_rebuilt_the_index() {
         let first = scene.backup("first", &again);
         let other = scene.backup("other", &kept);
         ops::forget(&scene.store, &[first.id]).unwrap();
-        let plan = purge::plan(&scene.store, &NO_GRACE, &NoProgress).unwrap();
+        let plan = purge::plan(&scene.store, &no_grace(), &NoProgress).unwrap();
         let late = scene.backup("late", &again);
         assert_eq!(late.statistics.new_chunks, 0);
         // Packs have other numbers in the new index.
@@ -185,7 +188,7 @@ fn pack_that_goes_away_between_plan_and_execution_of_a_purge_stays_known_as_miss
     let scene = Scene::new();
     let image = image(1, 1 << 20);
     scene.backup("disk", &image);
-    let plan = purge::plan(&scene.store, &NO_GRACE, &NoProgress).unwrap();
+    let plan = purge::plan(&scene.store, &no_grace(), &NoProgress).unwrap();
     fs::remove_file(scene.data_pack()).unwrap();
     // Another process compares the index with the directory.
     ops::info(&scene.store).unwrap();

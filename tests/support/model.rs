@@ -33,6 +33,8 @@ pub struct Model {
     pub in_flight: Vec<Expected>,
     /// Revisions that are noted as verified.
     pub verified: BTreeSet<RevisionId>,
+    /// Packs that purges have repacked.
+    pub repacked_packs: u64,
 }
 
 impl Model {
@@ -64,6 +66,16 @@ impl Model {
         self.being_forgotten.extend(self.acknowledged.remove_entry(&id));
         chunkstore::ops::forget(store, &[id])?;
         self.being_forgotten.remove(&id);
+        Ok(())
+    }
+
+    /// Purges without grace and counts what is repacked.
+    ///
+    /// # Errors
+    ///
+    /// As [`purge_now`].
+    pub fn purge(&mut self, store: &Store) -> chunkstore::error::Result<()> {
+        self.repacked_packs += purge_now(store)?.repacked_packs;
         Ok(())
     }
 

@@ -441,7 +441,8 @@ pub fn assert_sound(store: &Store, ids: &[RevisionId]) {
 ///
 /// Those of [`purge::plan`] and of running it.
 pub fn try_purge(store: &Store, grace: Duration) -> Result<PurgeStats> {
-    purge::plan(store, &PurgeOptions { grace }, &NoProgress)?.execute(&NoProgress)
+    let options = PurgeOptions { grace, ballast_len: 0, ..PurgeOptions::default() };
+    purge::plan(store, &options, &NoProgress)?.execute(&NoProgress)
 }
 
 /// Plans and runs a purge that grants no grace.

@@ -105,13 +105,17 @@ pub fn verify_all(store: &Store) -> Result<VerifyStats> {
     )
 }
 
+/// Length of the ballast of these small stores.
+pub const BALLAST_LEN: u64 = 4096;
+
 /// Purges without grace.
 ///
 /// # Errors
 ///
 /// As [`purge::plan`].
 pub fn purge_now(store: &Store) -> Result<PurgeStats> {
-    let options = PurgeOptions { grace: Duration::ZERO };
+    let options =
+        PurgeOptions { grace: Duration::ZERO, ballast_len: BALLAST_LEN, ..PurgeOptions::default() };
     purge::plan(store, &options, &NoProgress)?.execute(&NoProgress)
 }
 

@@ -9,7 +9,7 @@ use chunkstore::vfs::simulated::SimulatedVfs;
 
 use crate::images;
 use crate::model::Model;
-use crate::simulated_store::{create, purge_now};
+use crate::simulated_store::create;
 
 /// The images of the workload.
 #[derive(Clone, Debug)]
@@ -34,20 +34,24 @@ impl Images {
     }
 }
 
-/// Creates a store, makes three revisions of two sources, forgets one, purges, makes another one, builds the
-/// index anew, and verifies all.
+/// Creates a store, makes four revisions of three sources, forgets one, purges, makes another one, builds the
+/// index anew, verifies all, forgets two, and purges again, which repacks.
 ///
 /// # Errors
 ///
 /// The first error of any of these; `model` says what was acknowledged before it.
 pub fn run(vfs: &SimulatedVfs, images: &Images, seed: u64, model: &mut Model) -> Result<()> {
+    // Enough for a ballast.
+    vfs.set_capacity(Some(1 << 30));
     let store = create(vfs, seed)?;
     model.is_created = true;
     let first = model.backup(&store, "a", &images.first)?;
     model.backup(&store, "a", &images.second)?;
-    model.backup(&store, "b", &images.other)?;
+    let other = model.backup(&store, "b", &images.other)?;
+    // Of the pack of B's first revision this needs little.
+    model.backup(&store, "c", &images.other[..images.other.len() / 8])?;
     model.forget(&store, first)?;
-    purge_now(&store)?;
+    model.purge(&store)?;
     model.backup(&store, "b", &images.first)?;
     ops::rebuild_index(&store, &NoProgress)?;
     model.verify(&store)?;
@@ -57,6 +61,7 @@ pub fn run(vfs: &SimulatedVfs, images: &Images, seed: u64, model: &mut Model) ->
     if let Some(id) = forgotten {
         model.forget(&store, id)?;
     }
-    purge_now(&store)?;
+    model.forget(&store, other)?;
+    model.purge(&store)?;
     Ok(())
 }

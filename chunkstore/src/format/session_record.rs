@@ -35,6 +35,13 @@ impl SessionKind {
     pub const fn is_writer(self) -> bool {
         matches!(self, Self::Backup)
     }
+
+    /// Returns whether such a session relies on packs staying where it found them when it looked them up. Other readers look up
+    /// again what has moved.
+    #[must_use]
+    pub const fn relies_on_places(self) -> bool {
+        matches!(self, Self::Backup | Self::Verify)
+    }
 }
 
 impl fmt::Display for SessionKind {

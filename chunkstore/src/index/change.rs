@@ -26,6 +26,17 @@ pub(crate) struct Change<'txn> {
     now: Timestamp,
 }
 
+/// Where the records of a pack come from that is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A backup has just written them, because what the index had was not good enough.
+    Written,
+    /// A purge has just copied them, and read them for that.
+    Copied,
+    /// The pack was there, and the index did not know it.
+    Found,
+}
+
 impl<'txn> Change<'txn> {
     /// Opens the tables of an existing index.
     pub(super) fn open(
@@ -73,17 +84,18 @@ impl<'txn> Change<'txn> {
     }
 
     /// Adds a pack and its records. Where a chunk is known already, the place in the younger pack is kept, if a new
-    /// backup may refer to it: it may have been written because the older one is damaged. With `replace` the new place
-    /// is kept in any case. Records for which `is_left_out` holds are not added.
+    /// backup may refer to it: it may have been written because the older one is damaged. The new place of one that was
+    /// [`Origin::Written`] is kept in any case. Records for which `is_left_out` holds are not added.
     ///
     /// A pack that is known and present keeps its flag: another process may have adopted it a moment ago.
     pub(crate) fn insert_pack(
         &mut self,
         row: PackRow,
         records: &[FooterRecord],
-        replace: bool,
+        origin: Origin,
         is_left_out: impl Fn(&ChunkId) -> bool,
     ) -> Result<(), Fault> {
+        let replace = matches!(origin, Origin::Written);
         let known = self.pack_numbers.get(row.id.as_bytes()).map_err(fault)?;
         let known = known.map(|number| number.value());
         let number = match known {
@@ -110,8 +122,8 @@ impl<'txn> Change<'txn> {
                 continue;
             }
             // Nobody knows whether this copy was there when the other one was read.
-            has_moved |=
-                !replace && self.chunks.get(record.id.as_bytes()).map_err(fault)?.is_some();
+            has_moved |= matches!(origin, Origin::Found)
+                && self.chunks.get(record.id.as_bytes()).map_err(fault)?.is_some();
             let entry = Entry::new(number, index, record)?;
             self.chunks.insert(record.id.as_bytes(), &entry.encode(&record.id)).map_err(fault)?;
         }
@@ -304,24 +316,49 @@ impl<'txn> Change<'txn> {
         Ok(())
     }
 
-    /// Removes packs whose files are gone for good, with every chunk whose place is in one of them. Reads the whole
-    /// table of chunks.
-    pub(crate) fn forget_packs(&mut self, packs: &[PackId]) -> Result<(), Fault> {
+    /// Removes every chunk whose place is in one of these packs, in one of `part_count` parts of the table, which is read
+    /// for that. An entry that is damaged goes too: the chunk is then looked for in the packs.
+    pub(crate) fn forget_chunks_of(
+        &mut self,
+        packs: &[PackId],
+        part: u8,
+        part_count: u8,
+    ) -> Result<(), Fault> {
         let mut numbers = HashSet::new();
         for id in packs {
-            let number = self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
-            if let Some(number) = number.map(|number| number.value()) {
-                self.packs.remove(number).map_err(fault)?;
-                numbers.insert(number);
-            }
+            let number = self.pack_numbers.get(id.as_bytes()).map_err(fault)?;
+            numbers.extend(number.map(|number| number.value()));
         }
-        // An entry that is damaged goes too: the chunk is then looked for in the packs.
+        let bound = |part: u8| {
+            let first_byte = u16::from(part) * 256 / u16::from(part_count);
+            let mut id = [0; ChunkId::LEN];
+            u8::try_from(first_byte).ok().map(|byte| {
+                id[0] = byte;
+                id
+            })
+        };
+        let (start, end) = (bound(part), bound(part + 1));
+        let range = (
+            start.as_ref().map_or(Bound::Unbounded, Bound::Included),
+            end.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+        );
         self.chunks
-            .retain(|id, value| {
+            .retain_in::<&[u8; ChunkId::LEN], _>(range, |id, value| {
                 Entry::decode(value, &ChunkId::from_bytes(*id))
                     .is_some_and(|entry| !numbers.contains(&entry.pack_number))
             })
             .map_err(fault)
+    }
+
+    /// Removes packs that no chunk leads to any more.
+    pub(crate) fn forget_packs(&mut self, packs: &[PackId]) -> Result<(), Fault> {
+        for id in packs {
+            let number = self.pack_numbers.remove(id.as_bytes()).map_err(fault)?;
+            if let Some(number) = number.map(|number| number.value()) {
+                self.packs.remove(number).map_err(fault)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes that the revisions of `source` from this sequence number on were made while the index was there.

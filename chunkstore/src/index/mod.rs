@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, Durability};
 
-pub(crate) use self::change::Change;
+pub(crate) use self::change::{Change, Origin};
 pub(crate) use self::quarantine::Quarantine;
 pub(crate) use self::reconcile::Condemned;
 pub(crate) use self::tables::PackRow;
@@ -237,6 +237,17 @@ impl Index {
         match self.rebuild(&crate::progress::NoProgress) {
             Err(error) if is_refused(&error) => self.stand_in(),
             other => other.map(drop),
+        }
+    }
+
+    /// Removes the index, so that its space can be used; the next user makes it again, and denser. Returns whether
+    /// there was one.
+    pub(crate) fn discard(&self) -> Result<bool> {
+        let _lock = self.lock(LockMode::Exclusive).map_err(|fault| self.give_up(fault))?;
+        let path = self.layout.index();
+        match self.environment.vfs.remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true).map_err(Error::storage("remove", path)),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::change::Origin;
 use super::tables::PackRow;
 use super::{Change, Fault, Index, Quarantine};
 use crate::error::{Error, ObjectName, Result};
@@ -121,7 +122,7 @@ fn insert(
     quarantine: &Quarantine,
 ) -> std::result::Result<(), Fault> {
     let is_left_out = |chunk: &ChunkId| quarantine.contains(&id, chunk);
-    change.insert_pack(row(id, contents, condemned), &contents.records, false, is_left_out)
+    change.insert_pack(row(id, contents, condemned), &contents.records, Origin::Found, is_left_out)
 }
 
 /// Returns whether a pack cannot be read for a reason of its own, so that the others are of use.

@@ -8,6 +8,7 @@ use redb::TableDefinition;
 use super::Fault;
 use crate::format::{FooterRecord, PackKind};
 use crate::id::{ChunkId, PackId, QuarantineId, SessionId};
+use crate::pack::SealedPack;
 use crate::time::Timestamp;
 use crate::units::PackOffset;
 
@@ -132,6 +133,21 @@ pub(crate) struct PackRow {
 
 impl PackRow {
     pub(super) const LEN: usize = 88;
+
+    /// Returns the row of a pack that was just written.
+    pub(crate) fn of(pack: &SealedPack) -> Self {
+        Self {
+            id: pack.id,
+            session: pack.header.session_id,
+            created: pack.header.created,
+            file_len: pack.file_len,
+            record_count: u32::try_from(pack.records.len())
+                .expect("the writer of a pack counts its records"),
+            kind: pack.header.kind,
+            is_missing: false,
+            condemned: 0,
+        }
+    }
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];

@@ -4,6 +4,7 @@
 
 use jiff::tz::TimeZone;
 
+use crate::ballast;
 use crate::error::{Error, Result};
 use crate::format::RevisionState;
 use crate::id::{RevisionId, SourceName};
@@ -97,7 +98,8 @@ impl ExpirePlan<'_> {
             let (source_name, refusals) = (self.source, verdict.refusals);
             return Err(ExpireError::Refused { source_name, refusals });
         }
-        apply(self.store, &lock, &history, &verdict)?;
+        // What is done already is done once more without harm.
+        ballast::with_ballast(self.store, || apply(self.store, &lock, &history, &verdict))?;
         Ok(ExpireStats { removed: verdict.removed().collect(), verdict })
     }
 }
@@ -162,16 +164,21 @@ fn list(refusals: &[Refusal]) -> String {
     texts.join("; ")
 }
 
-/// Carries decisions out, oldest revision first.
+/// Carries decisions out, oldest revision first. A state that there is no space for comes last: what is removed before it gives
+/// some back.
 fn apply(store: &Store, lock: &HistoryLock, history: &History, verdict: &Verdict) -> Result<()> {
+    let mut delayed = Vec::new();
     for (Revision { record, state }, decision) in history.revisions.iter().zip(&verdict.decisions) {
         if decision.is_removed {
             store.remove_revision(lock, &record.source, &record.id)?;
         } else if !decision.is_unchanged() {
             let mut state: RevisionState = state.clone();
             state.tags.retain(|tag| decision.tags_after.contains(tag));
-            store.write_state(lock, &record.source, &state)?;
+            match store.write_state(lock, &record.source, &state) {
+                Err(error) if error.is_out_of_space() => delayed.push((&record.source, state)),
+                other => other?,
+            }
         }
     }
-    Ok(())
+    delayed.iter().try_for_each(|(source, state)| store.write_state(lock, source, state))
 }

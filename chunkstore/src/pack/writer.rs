@@ -13,6 +13,12 @@ use crate::vfs::AlignedBuffer;
 /// Bytes that are collected before they are written: so many at once keep a disk busy.
 pub(crate) const WRITE_BUFFER_LEN: usize = 2 << 20;
 
+/// Length in bytes at which a pack is sealed. One sync for each of these, and one object on a remote storage.
+pub(crate) const PACK_LEN_TARGET: u64 = 64 << 20;
+
+/// Records at which a pack is sealed, however short it is: their table is in memory until then.
+pub(crate) const PACK_RECORD_COUNT_TARGET: usize = 32 << 10;
+
 /// A pack that is durable under its name.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedPack {
@@ -57,6 +63,13 @@ impl PackWriter {
     /// Returns how many records there are.
     pub(crate) fn record_count(&self) -> usize {
         self.records.len()
+    }
+
+    /// Returns whether the pack is to be sealed before a record with a payload of this length is appended.
+    pub(crate) fn is_full_for(&self, payload_len: usize) -> bool {
+        PACK_LEN_TARGET <= self.file_len()
+            || PACK_RECORD_COUNT_TARGET <= self.record_count()
+            || !self.has_room_for(payload_len)
     }
 
     /// Returns whether a record with a payload of this length still fits.

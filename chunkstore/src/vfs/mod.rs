@@ -19,6 +19,9 @@ pub mod simulated;
 
 pub use aligned::{ALIGNMENT, AlignedBuffer};
 
+/// Bytes that [`VfsFile::allocate`] writes at once.
+const ALLOCATION_LEN: usize = 1 << 20;
+
 /// Whether a lock admits others of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockMode {
@@ -195,6 +198,16 @@ pub trait VfsFile: Debug + Send + Sync {
     /// Those of the file system.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Extends an empty file to `len` bytes for which the medium sets space aside. What they are is of no
+    /// interest; they cannot be compressed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; any part of the space may then be set aside.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        write_noise(len, |bytes, offset| self.write_all_at(bytes, offset))
+    }
+
     /// Makes the bytes and the length durable (`fdatasync`).
     ///
     /// # Errors
@@ -222,6 +235,20 @@ pub trait VfsLock: Debug + Send + Sync {
     ///
     /// Those of the file system.
     fn describe(&self, text: &str) -> io::Result<()>;
+}
+
+/// Writes `len` bytes that cannot be compressed.
+fn write_noise(len: u64, write: impl Fn(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut bytes = vec![0; ALLOCATION_LEN];
+    let mut offset = 0;
+    while offset < len {
+        noise.fill(&mut bytes);
+        let count = usize::try_from(len - offset).unwrap_or(usize::MAX).min(bytes.len());
+        write(&bytes[..count], offset)?;
+        offset += count as u64;
+    }
+    Ok(())
 }
 
 /// Reads a whole file of at most `len_max` bytes.

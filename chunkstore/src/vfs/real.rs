@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 
 use crate::environment::{Clock, Entropy, Identity};
 use crate::time::Timestamp;
-use crate::vfs::{ALIGNMENT, Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock};
+use crate::vfs::{ALIGNMENT, Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock, write_noise};
 
 /// Permissions of a new file, before the umask.
 const FILE_MODE: u32 = 0o640;
@@ -198,6 +198,16 @@ impl VfsFile for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            // No such call here: what is written takes space too.
+            Err(Errno::NOTSUP | Errno::NOSYS) => {
+                write_noise(len, |bytes, offset| self.write_all_at(bytes, offset))
+            }
+            other => other.map_err(io::Error::from),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

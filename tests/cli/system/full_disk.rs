@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::compare::{assert_same, write_random_image};
@@ -99,29 +100,107 @@ fn assert_readable(scene: &Scene, expected: &Path) {
     fs::remove_file(scene.path("out")).unwrap();
 }
 
-#[test]
-fn purge_on_a_full_disk_loses_nothing() {
-    let Some((scene, mount)) = scene_with_small_disk() else { return };
+/// Two revisions of random images, the first of which is forgotten, on a disk that is then full.
+fn forget_on_a_full_disk(scene: &Scene, mount: &Mount) {
     let image = scene.path(IMAGE);
     write_random_image(&image, 40, 1000);
     scene.succeeds(["-b", "mnt/vm1", "init", "file", IMAGE]);
     scene.succeeds(["-b", "mnt/vm1", "backup"]);
     write_random_image(&image, 30, 2000);
     scene.succeeds(["-b", "mnt/vm1", "backup"]);
+    let free = available_bytes(&mount.point);
+    let filler = mount.point.join("filler");
+    drop(create_sparse(&filler, 0));
+    let len = (free - (8 << 20)).to_string();
+    run_tool("fallocate", ["-l", &len, filler.to_str().unwrap()]).unwrap();
     fill_disk(&mount.point.join("rest"));
     assert_eq!(available_bytes(&mount.point), 0);
     scene.succeeds(["-b", "mnt/vm1", "forget", "-r", "1"]);
+}
+
+/// Purges, which must give the space of the forgotten image back, and checks the other one.
+fn purge_full_disk(scene: &Scene, mount: &Mount) {
+    // What forgetting a revision gives back is not left either.
+    fill_disk(&mount.point.join("rest-of-record"));
+    assert_eq!(available_bytes(&mount.point), 0);
+    let report = scene.succeeds(["-b", "mnt/vm1", "--json", "purge", "--now"]).json();
+    assert!(35 << 20 < report["freed_bytes"].as_u64().unwrap(), "{report}");
+    assert!(15 << 20 < available_bytes(&mount.point), "purge gave space back");
+    scene.succeeds(["-b", "mnt/vm1", "verify"]);
+    scene.succeeds(["-b", "mnt/vm1", "restore", "out"]);
+    assert_same(&scene.path("out"), &scene.path(IMAGE));
+    scene.succeeds(["-b", "mnt/vm1", "backup"]);
+    assert_is_allocated(&mount.point.join("vm1/ballast"), 4 << 20);
+}
+
+/// Asserts that a file takes up space, at least so much.
+fn assert_is_allocated(path: &Path, len_min: u64) {
+    let metadata = fs::metadata(path).unwrap();
+    assert!(len_min <= metadata.len(), "{} bytes", metadata.len());
+    assert!(metadata.len() <= metadata.blocks() * 512, "{} blocks", metadata.blocks());
+}
+
+#[test]
+fn purge_frees_a_full_disk_with_the_ballast_and_makes_it_anew() {
+    for (disk_len, ballast_len) in [(DISK_LEN, 16 << 20), (1 << 30, 64 << 20)] {
+        let scene = Scene::new();
+        let mount = match Mount::small_file_system(&scene, disk_len) {
+            Ok(mount) => mount,
+            Err(reason) => return skip("full disk", &reason),
+        };
+        forget_on_a_full_disk(&scene, &mount);
+        assert_is_allocated(&mount.point.join("vm1/ballast"), ballast_len);
+        purge_full_disk(&scene, &mount);
+    }
+}
+
+#[test]
+fn purge_of_a_full_disk_without_a_ballast_loses_nothing() {
+    let Some((scene, mount)) = scene_with_small_disk() else { return };
+    forget_on_a_full_disk(&scene, &mount);
+    fs::remove_file(mount.point.join("vm1/ballast")).unwrap();
+    fill_disk(&mount.point.join("rest-of-ballast"));
+    assert_eq!(available_bytes(&mount.point), 0);
     let output = scene.run(["-b", "mnt/vm1", "purge", "--now"]);
     assert!(matches!(output.code, Some(0 | 5)), "{}", output.stderr);
-    if output.code == Some(5) {
-        figure("purge needs a little space first");
-        scene.succeeds(["-b", "mnt/vm1", "verify"]);
-        scene.succeeds(["-b", "mnt/vm1", "status"]);
-        fs::remove_file(mount.point.join("rest")).unwrap();
-        scene.succeeds(["-b", "mnt/vm1", "purge", "--now"]);
-    }
-    assert!(35 << 20 < available_bytes(&mount.point), "purge gave space back");
     scene.succeeds(["-b", "mnt/vm1", "verify"]);
+    fs::remove_file(mount.point.join("rest-of-ballast")).unwrap();
+    scene.succeeds(["-b", "mnt/vm1", "purge", "--now"]);
+    assert!(40 << 20 < available_bytes(&mount.point), "purge gave space back");
+    scene.succeeds(["-b", "mnt/vm1", "restore", "out"]);
+    assert_same(&scene.path("out"), &scene.path(IMAGE));
+}
+
+#[test]
+fn purge_that_waits_for_the_grace_frees_a_full_disk_later() {
+    let Some((scene, mount)) = scene_with_small_disk() else { return };
+    forget_on_a_full_disk(&scene, &mount);
+    let report = scene.succeeds(["-b", "mnt/vm1", "--json", "purge"]).json();
+    assert_eq!(report["freed_bytes"], 0, "{report}");
+    assert_eq!(report["waiting"][0]["condemned"], true, "{report}");
+    assert!(report["waiting"][0]["until"].is_string(), "{report}");
+    purge_full_disk(&scene, &mount);
+}
+
+#[test]
+fn expiry_on_a_full_disk_removes_revisions_and_their_tags() {
+    let Some((scene, mount)) = scene_with_small_disk() else { return };
+    let image = scene.path(IMAGE);
+    write_random_image(&image, 8, 1000);
+    scene.succeeds(["-b", "mnt/vm1", "init", "file", IMAGE]);
+    for tags in ["daily", "daily,manual:x", "daily"] {
+        scene.succeeds(["-b", "mnt/vm1", "backup", "-f", tags]);
+    }
+    let config = mount.point.join("vm1/config");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.split("schedule:").next().unwrap();
+    fs::write(&config, format!("{text}\nschedule:\n  other: {{interval: 1d, keep: 1}}\n")).unwrap();
+    fill_disk(&mount.point.join("rest"));
+    assert_eq!(available_bytes(&mount.point), 0);
+    scene.succeeds(["-b", "mnt/vm1", "expire", "--force"]);
+    let left = scene.succeeds(["-b", "mnt/vm1", "--json", "status"]).json();
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+    assert_eq!(left[0]["tags"], serde_json::json!(["manual:x"]));
     scene.succeeds(["-b", "mnt/vm1", "restore", "out"]);
     assert_same(&scene.path("out"), &image);
 }

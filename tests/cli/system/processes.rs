@@ -1,6 +1,7 @@
 //! Several processes in one store at once.
 
 use std::fs;
+use std::io::Read;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -89,6 +90,39 @@ fn second_backup_of_a_source_names_the_first() {
     first.succeeds();
     assert_eq!(scene.revision_count(), 1);
     scene.succeeds(["verify"]);
+}
+
+#[test]
+fn restore_of_a_forgotten_revision_outlives_a_purge_that_moves_what_it_reads() {
+    let scene = Scene::new();
+    let image = scene.path(IMAGE);
+    // The pack of the first revision is mostly dead for the second one, which is the beginning of it.
+    write_random_image(&image, 60, 1);
+    scene.succeeds(["init", "file", IMAGE]);
+    scene.succeeds(["backup"]);
+    fs::File::options().write(true).open(&image).unwrap().set_len(24 << 20).unwrap();
+    scene.succeeds(["backup"]);
+    scene.succeeds(["forget", "-r", "1"]);
+    // Nobody reads what it writes, so it stops when the pipe is full.
+    let mut restore = Running::start(&mut scene.command(["restore", "-r", "0", "-"]));
+    let mut stdout = restore.take_stdout();
+    let mut found = vec![0; 1000];
+    stdout.read_exact(&mut found).unwrap();
+    scene.succeeds(["forget", "-r", "0"]);
+    let report = scene.succeeds(["--json", "purge", "--now"]).json();
+    assert!(20 << 20 < report["repacked_bytes"].as_u64().unwrap(), "{report}");
+    assert!(60 << 20 < report["freed_bytes"].as_u64().unwrap(), "{report}");
+    let holder = &report["waiting"][0]["session"];
+    assert_eq!((&holder["kind"], &holder["process"]), (&"restore".into(), &restore.id().into()));
+    let text = scene.succeeds(["purge", "--now"]);
+    let name = format!("for the restore of process {} on ", restore.id());
+    assert!(text.text().contains(&name), "{}", text.text());
+    scene.succeeds(["index", "rebuild"]);
+    stdout.read_to_end(&mut found).unwrap();
+    restore.succeeds();
+    assert!(found == fs::read(&image).unwrap(), "other bytes");
+    let report = scene.succeeds(["--json", "purge", "--now"]).json();
+    assert_eq!((&report["kept_bytes"], &report["waiting"]), (&0.into(), &serde_json::json!([])));
 }
 
 #[test]

@@ -9,13 +9,14 @@ use super::machine::{Mount, OtherUser, skip};
 use super::running::Running;
 use crate::scene::{IMAGE, Scene, files_below, rewrite};
 
-const READING: [&[&str]; 6] = [
+const READING: [&[&str]; 7] = [
     &["status"],
     &["find"],
     &["verify"],
     &["store", "info"],
     &["restore", "-r", "0", "-"],
     &["--json", "status"],
+    &["purge", "--dry-run", "--now"],
 ];
 
 const WRITING: [&[&str]; 4] =

@@ -19,7 +19,7 @@ use std::thread;
 
 use super::batch::{BATCH_COUNT_MAX, BATCH_LEN};
 use super::chunk_writer::PARCEL_LEN;
-use super::pack_pipeline::{PACK_COUNT_MAX, PACK_RECORD_COUNT_TARGET};
+use super::pack_pipeline::PACK_COUNT_MAX;
 use super::span::WINDOW_LEN;
 use crate::budget::{Budget, Share, too_little_memory};
 use crate::chunking::ChunkingParams;
@@ -27,7 +27,7 @@ use crate::compression::{Compressor, denser_level, stored_len_max};
 use crate::error::Result;
 use crate::index;
 use crate::ops::page_bounds::{ENTRY_LEN, PageBounds};
-use crate::pack::WRITE_BUFFER_LEN;
+use crate::pack::{PACK_RECORD_COUNT_TARGET, WRITE_BUFFER_LEN};
 
 /// Memory for each record of a pack that is not indexed yet: its row in the table, in the encoded table, its claim.
 const RECORD_MEMORY: usize = 128;

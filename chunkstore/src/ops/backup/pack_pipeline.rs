@@ -12,17 +12,11 @@ use super::chunk_writer::{ChunkWriter, Claims, NewChunk, Parcel};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PackHeader, PackKind};
-use crate::index::PackRow;
-use crate::pack::{PackWriter, SealedPack};
+use crate::index::{Origin, PackRow};
+use crate::pack::PackWriter;
 use crate::session::Session;
 use crate::storage::Storage;
 use crate::store::Store;
-
-/// Length in bytes at which a pack is sealed. One sync for each of these, and one object on a remote storage.
-const PACK_LEN_TARGET: u64 = 64 << 20;
-
-/// Records at which a pack is sealed, however short it is: their table is in memory until then.
-pub(super) const PACK_RECORD_COUNT_TARGET: usize = 32 << 10;
 
 /// Packs that are not sealed yet: one of each kind open, one waiting, one being sealed.
 pub(super) const PACK_COUNT_MAX: usize = 4;
@@ -127,7 +121,7 @@ impl<'a> PackPipeline<'a> {
         for parcel in parcels {
             for chunk in &parcel.chunks {
                 let slot = &mut open[usize::from(chunk.kind.pack_kind() == PackKind::List)];
-                if slot.as_ref().is_some_and(|pack| is_full_for(pack, chunk))
+                if slot.as_ref().is_some_and(|pack| pack.is_full_for(chunk.payload.len()))
                     && let Some(full) = slot.take()
                 {
                     full_packs.send(full).map_err(|_| Error::Cancelled)?;
@@ -159,10 +153,10 @@ impl<'a> PackPipeline<'a> {
         for pack in packs {
             self.session.has_packs();
             let sealed = pack.seal(self.store.storage() as &dyn Storage)?;
-            let row = row(&sealed)?;
+            let row = PackRow::of(&sealed);
             self.store.index().change(|change| {
                 // This copy wins: it was checked a moment ago, and what the index had was not good enough.
-                change.insert_pack(row, &sealed.records, true, |_| false)
+                change.insert_pack(row, &sealed.records, Origin::Written, |_| false)
             })?;
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
             for record in &sealed.records {
@@ -173,12 +167,6 @@ impl<'a> PackPipeline<'a> {
     }
 }
 
-fn is_full_for(pack: &PackWriter, chunk: &NewChunk) -> bool {
-    PACK_LEN_TARGET <= pack.file_len()
-        || PACK_RECORD_COUNT_TARGET <= pack.record_count()
-        || !pack.has_room_for(chunk.payload.len())
-}
-
 /// Ends all waiting for memory.
 struct CloseOnDrop<'a>(&'a Budget);
 
@@ -186,18 +174,4 @@ impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
-}
-
-fn row(pack: &SealedPack) -> Result<PackRow> {
-    Ok(PackRow {
-        id: pack.id,
-        session: pack.header.session_id,
-        created: pack.header.created,
-        file_len: pack.file_len,
-        record_count: u32::try_from(pack.records.len())
-            .map_err(|_| Error::Bug { what: "a pack has too many records".to_owned() })?,
-        kind: pack.header.kind,
-        is_missing: false,
-        condemned: 0,
-    })
 }

@@ -1,21 +1,32 @@
 //! Purge: give back the space that no revision and no session needs.
 //!
-//! Mark, condemn, sweep, as `docs/concurrency.md`, section "Purge", has it. Nothing here waits for a backup, a restore or
+//! Mark, condemn, repack, sweep, as `docs/concurrency.md`, section "Purge", has it. Nothing here waits for a backup, a restore or
 //! a reader, and nothing makes them wait but short transactions on the index.
 //!
 //! Invariants: a pack leaves only if it is in a durable condemned list, no session that began before that list is
 //! running, and no revision or pinned root that was there afterwards needs it. The list with the highest
 //! generation is never removed: it is the counter.
 
+mod copy;
 mod execute;
+mod lists;
+mod needs;
+mod repack;
 mod survey;
+mod sweep;
+mod waiting;
 
+use std::num::NonZero;
 use std::time::Duration;
 
 pub use self::execute::PurgeStats;
+use self::needs::Purpose;
 use self::survey::Survey;
+pub use self::waiting::{WaitReason, Waiting};
+use crate::ballast::{self, BALLAST_LEN_DEFAULT, Share};
 use crate::error::Result;
 use crate::lock::PurgeLock;
+use crate::ops::MEMORY_DEFAULT;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -27,11 +38,23 @@ pub const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct PurgeOptions {
     /// How long a pack is kept after it was condemned, and after the death of the session that wrote it.
     pub grace: Duration,
+    /// Bytes of memory that repacking may use for its buffers.
+    pub memory: usize,
+    /// How many bytes are read in a second to repack them; as many as can be if `None`.
+    pub bytes_per_second: Option<NonZero<u64>>,
+    /// Length in bytes of the file that keeps space for a purge on a full disk. It is made, if it is not there, and shorter
+    /// where little is free; 0 for none.
+    pub ballast_len: u64,
 }
 
 impl Default for PurgeOptions {
     fn default() -> Self {
-        Self { grace: GRACE_DEFAULT }
+        Self {
+            grace: GRACE_DEFAULT,
+            memory: MEMORY_DEFAULT,
+            bytes_per_second: None,
+            ballast_len: BALLAST_LEN_DEFAULT,
+        }
     }
 }
 
@@ -39,16 +62,16 @@ impl Default for PurgeOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PurgeSummary {
     /// Can be removed: condemned, grace over, no session in the way. With no grace, what would be
-    /// condemned now counts too, unless a session is in the way.
+    /// condemned now counts too, repacked ones included, unless a session is in the way.
     pub free_bytes: u64,
-    /// Would be rewritten to get rid of dead chunks in packs that are partly needed. Always 0: packs are kept whole.
+    /// Would be written to new packs, to get rid of packs that are mostly dead, or small.
     pub repack_bytes: u64,
-    /// Packs that revisions or sessions need.
+    /// Packs that revisions or sessions need, new ones included.
     pub keep_bytes: u64,
     /// Not needed, but not yet to be removed.
     pub defer_bytes: u64,
-    /// What the deferred packs wait for.
-    pub waiting: Vec<String>,
+    /// What the deferred packs wait for, and who keeps what no revision needs.
+    pub waiting: Vec<Waiting>,
 }
 
 /// A purge that is ready to run. It holds the purge lock.
@@ -57,28 +80,75 @@ pub struct PurgePlan<'a> {
     store: &'a Store,
     options: PurgeOptions,
     survey: Survey,
+    had_ballast: bool,
     _lock: PurgeLock,
 }
 
 impl PurgePlan<'_> {
-    /// Returns what the purge would do.
-    #[must_use]
-    pub fn summary(&self) -> PurgeSummary {
-        self.survey.summary(&self.options)
-    }
-
-    /// Runs the purge.
-    ///
-    /// A crash or an error at any step loses nothing that is needed; the next purge goes on from there.
+    /// Returns what the purge would do. Reads the tables of packs that would be repacked.
     ///
     /// # Errors
     ///
     /// - [`crate::error::Error::Storage`].
+    pub fn summary(&self) -> Result<PurgeSummary> {
+        self.survey.summary(self.store, &self.options)
+    }
+
+    /// Runs the purge.
+    ///
+    /// A crash or an error at any step loses nothing that is needed; the next purge goes on from there. Where there is no
+    /// space it goes on with that of the ballast, or of the index.
+    ///
+    /// # Errors
+    ///
+    /// - [`crate::error::Error::Storage`], [`crate::error::Error::Cancelled`].
     /// - [`crate::error::Error::Damaged`] or [`crate::error::Error::Missing`] if something that came
     ///   after the plan was made cannot be read.
+    /// - [`crate::error::Error::InvalidOption`] if there is too little memory to repack.
     pub fn execute(self, progress: &dyn Progress) -> Result<PurgeStats> {
-        execute::execute(self.store, &self.options, self.survey, progress)
+        let Self { store, options, survey, had_ballast, _lock } = self;
+        let mut survey = Some(survey);
+        let mut stats = PurgeStats::default();
+        ballast::with_room(store, || {
+            let survey = match survey.take() {
+                Some(survey) => survey,
+                None => Survey::take(store, &options, Purpose::Purge, progress)?,
+            };
+            stats.kept_bytes = 0;
+            execute::execute(store, &options, survey, &mut stats, progress)
+        })?;
+        let share = if had_ballast { Share::Large } else { Share::Small };
+        match ballast::restore(store, options.ballast_len, share) {
+            Err(error) if error.is_out_of_space() => {
+                progress.note(&format!("there is no ballast for the next full disk: {error}"));
+            }
+            other => drop(other?),
+        }
+        Ok(stats)
     }
+}
+
+/// Returns what a purge would do. Writes nothing but an index that has to be made anew, works also where nothing can be
+/// written, and takes no lock: what others do meanwhile may change the result.
+///
+/// # Errors
+///
+/// As [`plan`], but for [`crate::error::Error::Locked`].
+pub fn preview(
+    store: &Store,
+    options: &PurgeOptions,
+    progress: &dyn Progress,
+) -> Result<PurgeSummary> {
+    Survey::take(store, options, Purpose::Preview, progress)?.summary(store, options)
+}
+
+/// Makes the file that keeps space for a purge on a full disk, if there is none. Every purge does that at its end. Returns whether it was made.
+///
+/// # Errors
+///
+/// - [`crate::error::Error::Storage`].
+pub fn restore_ballast(store: &Store) -> Result<bool> {
+    ballast::restore(store, BALLAST_LEN_DEFAULT, Share::Small)
 }
 
 /// Finds out what revisions and sessions need, and what not. Changes nothing that can be needed.
@@ -107,9 +177,9 @@ impl PurgePlan<'_> {
 /// let id = ops::backup(&store, &source, &BackupOptions::new("disk".parse()?), &NoProgress)?.id;
 /// ops::forget(&store, &[id])?;
 ///
-/// let options = purge::PurgeOptions { grace: Duration::ZERO };
+/// let options = purge::PurgeOptions { grace: Duration::ZERO, ..Default::default() };
 /// let plan = purge::plan(&store, &options, &NoProgress)?;
-/// assert!(0 < plan.summary().free_bytes);
+/// assert!(0 < plan.summary()?.free_bytes);
 /// plan.execute(&NoProgress)?;
 /// assert_eq!(ops::info(&store)?.stored_bytes, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -119,7 +189,10 @@ pub fn plan<'a>(
     options: &PurgeOptions,
     progress: &dyn Progress,
 ) -> Result<PurgePlan<'a>> {
-    let lock = store.lock_purge()?;
-    let survey = Survey::take(store, options, progress)?;
-    Ok(PurgePlan { store, options: *options, survey, _lock: lock })
+    let had_ballast = ballast::exists(store)?;
+    let (lock, survey) = ballast::with_room(store, || {
+        let lock = store.lock_purge()?;
+        Ok((lock, Survey::take(store, options, Purpose::Purge, progress)?))
+    })?;
+    Ok(PurgePlan { store, options: *options, survey, had_ballast, _lock: lock })
 }

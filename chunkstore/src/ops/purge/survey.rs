@@ -1,21 +1,21 @@
 //! What is in the store, what is needed, and who is running: the facts that a purge decides on.
 //!
-//! The order of reading is the proof: packs, then sessions, then revision records, then pins, then records and pins
-//! once more. A backup that ends between the first two has its revision among the records; a reader that begins
-//! after the records were read finds its revision still there, or it is not in the records and the reader gives up.
+//! The order of reading is the proof: packs and their flags, then sessions, then what revisions and pins need. A backup that ends
+//! between the last two has its revision among the records; a reader that begins after the records were read finds
+//! its revision still there, or it is not in the records and the reader gives up.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::needs::{Needs, Purpose, find_needs, find_suspects};
+use super::repack::{self, Candidate, Forecast};
+use super::waiting::{WaitReason, WaitingSum, grace_end};
 use super::{PurgeOptions, PurgeSummary};
-use crate::error::{Error, ObjectName, Result};
-use crate::format::FooterRecord;
-use crate::id::{ChunkId, PackId, SessionId};
+use crate::error::{Error, Result};
+use crate::format::CondemnedList;
+use crate::id::{PackId, SessionId};
 use crate::index::{Condemned, PackRow};
-use crate::mark::{Gap, Marker, PackNeeds};
-use crate::pack::read_contents;
-use crate::progress::{NoProgress, Phase, Progress};
+use crate::progress::Progress;
 use crate::session::{self, FoundSession};
-use crate::storage::Storage;
 use crate::store::Store;
 use crate::time::Timestamp;
 
@@ -29,18 +29,12 @@ pub(super) struct Survey {
     /// Generation of the index.
     pub(super) generation: u64,
     pub(super) needs: Needs,
-    /// Sessions that died or failed, and whose packs still have their grace.
-    pub(super) graced: HashSet<SessionId>,
+    /// Sessions that died or failed, and whose packs still have their grace, with its end.
+    pub(super) graced: HashMap<SessionId, Timestamp>,
+    /// Packs that are worth to be repacked.
+    pub(super) to_repack: Vec<Candidate>,
     /// Packs that nothing seems to need, but that may have a chunk which is missing.
     suspects: HashSet<PackId>,
-}
-
-/// What revisions and pinned roots need.
-#[derive(Debug, Default)]
-pub(super) struct Needs {
-    pub(super) packs: BTreeMap<PackId, PackNeeds>,
-    /// Chunks that no pack has.
-    pub(super) lost: BTreeSet<ChunkId>,
 }
 
 /// Why a pack stays or goes.
@@ -58,21 +52,63 @@ impl Survey {
     pub(super) fn take(
         store: &Store,
         options: &PurgeOptions,
+        purpose: Purpose,
         progress: &dyn Progress,
     ) -> Result<Self> {
         for damage in store.index().reconcile()? {
             progress.note(&damage.to_string());
         }
-        let (packs, generation) =
-            store.index().view_current(|view| Ok((view.packs()?, view.generation()?)))?;
+        let index = store.index();
+        let (packs, generation) = match purpose {
+            Purpose::Purge => index.view_current(|view| Ok((view.packs()?, view.generation()?)))?,
+            Purpose::Preview => index.view(|view| Ok((view.packs()?, view.generation()?)))?,
+        };
         let sessions = session::list(store.environment(), store.layout())?;
         let condemned = Condemned::read(store.storage())?;
         condemned.refuse_newer_format()?;
         let now = store.environment().clock.now();
-        let needs = find_needs(store, progress, &Needs::default())?;
+        let needs = find_needs(store, purpose, progress, &Needs::default())?;
         let graced = graced_sessions(&packs, &sessions, now, options);
         let suspects = find_suspects(store, packs.iter().map(|(_, row)| row.id), &needs)?;
-        Ok(Self { now, packs, sessions, condemned, generation, needs, graced, suspects })
+        let to_repack = Vec::new();
+        let mut survey = Self {
+            now,
+            packs,
+            sessions,
+            condemned,
+            generation,
+            needs,
+            graced,
+            to_repack,
+            suspects,
+        };
+        survey.to_repack = survey.choose_packs(store, options)?;
+        Ok(survey)
+    }
+
+    /// Returns the packs that are worth to be repacked, as far as there is room for what is written.
+    fn choose_packs(&self, store: &Store, options: &PurgeOptions) -> Result<Vec<Candidate>> {
+        let path = store.path();
+        let free = store.environment().vfs.free_space(path);
+        let free = free.map_err(Error::storage("stat", path))?;
+        let room = free.map(|free| free.saturating_sub(options.ballast_len));
+        let in_use =
+            |session: &SessionId| self.is_running(session) || self.graced.contains_key(session);
+        // A condemned pack that is needed again is reprieved first.
+        let is_eligible = |row: &PackRow| row.accepts_new_references() && !in_use(&row.session);
+        let candidates: Vec<Candidate> = self
+            .packs
+            .iter()
+            .filter(|(_, row)| is_eligible(row))
+            .filter_map(|(_, row)| {
+                self.needs.live.get(&row.id).map(|live| Candidate::new(row, *live))
+            })
+            .collect();
+        Ok(repack::choose(&candidates, room))
+    }
+
+    fn is_running(&self, session: &SessionId) -> bool {
+        self.sessions.iter().any(|found| found.id == *session && found.is_alive)
     }
 
     /// Returns why a pack stays or goes.
@@ -80,21 +116,38 @@ impl Survey {
         if self.needs.packs.contains_key(&row.id) || self.suspects.contains(&row.id) {
             return Fate::Needed;
         }
-        let is_running =
-            self.sessions.iter().any(|found| found.id == row.session && found.is_alive);
-        if is_running || self.graced.contains(&row.session) {
+        if self.is_running(&row.session) || self.graced.contains_key(&row.session) {
             return Fate::OfSession(row.session);
         }
         Fate::Dead
     }
 
-    /// Returns who keeps packs that were condemned by list `generation` from being swept.
-    pub(super) fn older_writers(&self, generation: u64) -> Vec<&FoundSession> {
-        older_writers(&self.sessions, generation).collect()
+    /// Returns the condemned lists that what was surveyed suffices to sweep: nothing has come to rely on their packs
+    /// since, because all of them had their flags before the sessions were read.
+    pub(super) fn ripe_lists(&self, options: &PurgeOptions) -> HashSet<u64> {
+        let unflagged: HashSet<PackId> = self
+            .packs
+            .iter()
+            .filter(|(_, row)| row.condemned == 0)
+            .map(|(_, row)| row.id)
+            .collect();
+        let is_ripe = |list: &&CondemnedList| {
+            list.generation <= self.generation
+                && !list.packs.iter().any(|pack| unflagged.contains(pack))
+                && self.reasons_to_wait(list.generation, list.condemned_at, options).is_empty()
+        };
+        self.condemned.lists.iter().filter(is_ripe).map(|list| list.generation).collect()
     }
 
-    pub(super) fn summary(&self, options: &PurgeOptions) -> PurgeSummary {
-        let mut summary = PurgeSummary::default();
+    /// Returns what the purge would do, which also has to read the tables of the packs that would be repacked.
+    pub(super) fn summary(&self, store: &Store, options: &PurgeOptions) -> Result<PurgeSummary> {
+        let Forecast { written_bytes } =
+            repack::forecast(store, &self.to_repack, &self.needs.packs)?;
+        let mut summary = PurgeSummary {
+            repack_bytes: written_bytes,
+            keep_bytes: written_bytes,
+            ..PurgeSummary::default()
+        };
         let listed: BTreeMap<PackId, (u64, Timestamp)> = self
             .condemned
             .lists
@@ -103,26 +156,45 @@ impl Survey {
                 list.packs.iter().map(|pack| (*pack, (list.generation, list.condemned_at)))
             })
             .collect();
-        let mut waiting = HashSet::new();
+        let emptied: HashSet<PackId> =
+            self.to_repack.iter().map(|candidate| candidate.id).collect();
+        let mut waiting = WaitingSum::default();
         for (_, row) in self.packs.iter().filter(|(_, row)| !row.is_missing) {
-            match self.fate(row) {
-                Fate::Needed | Fate::OfSession(_) => summary.keep_bytes += row.file_len,
-                Fate::Dead => {
-                    let (generation, since) =
-                        listed.get(&row.id).copied().unwrap_or((u64::MAX, self.now));
-                    let reasons = self.reasons_to_wait(generation, since, options);
-                    if reasons.is_empty() {
-                        summary.free_bytes += row.file_len;
-                    } else {
-                        summary.defer_bytes += row.file_len;
-                        waiting.extend(reasons);
-                    }
-                }
+            if !emptied.contains(&row.id) && self.fate(row) != Fate::Dead {
+                summary.keep_bytes += row.file_len;
+                self.add_holders(row, &mut waiting);
+                continue;
+            }
+            let (generation, since) = listed.get(&row.id).copied().unwrap_or((u64::MAX, self.now));
+            let reasons = self.reasons_to_wait(generation, since, options);
+            if reasons.is_empty() {
+                summary.free_bytes += row.file_len;
+            } else {
+                summary.defer_bytes += row.file_len;
+                reasons.into_iter().for_each(|reason| waiting.add(reason, row.file_len));
             }
         }
-        summary.waiting = waiting.into_iter().collect();
-        summary.waiting.sort();
-        summary
+        summary.waiting = waiting.finish();
+        Ok(summary)
+    }
+
+    /// Adds the sessions for which alone a pack is kept.
+    pub(super) fn add_holders(&self, row: &PackRow, waiting: &mut WaitingSum) {
+        for (session, packs) in &self.needs.pinned {
+            if packs.contains(&row.id) {
+                waiting.add(WaitReason::InUse(Box::new(session.clone())), row.file_len);
+            }
+        }
+        let Fate::OfSession(id) = self.fate(row) else { return };
+        let Some(found) = self.sessions.iter().find(|found| found.id == id) else { return };
+        let reason = match (&found.record, self.graced.get(&id)) {
+            (Ok(record), None) => WaitReason::InUse(Box::new(record.clone())),
+            (Ok(record), Some(until)) => {
+                WaitReason::Unfinished { session: Box::new(record.clone()), until: *until }
+            }
+            (Err(_), _) => WaitReason::UnknownSession(id),
+        };
+        waiting.add(reason, row.file_len);
     }
 
     /// Returns what keeps a list from being swept; nothing if it can be.
@@ -131,176 +203,38 @@ impl Survey {
         generation: u64,
         condemned_at: Timestamp,
         options: &PurgeOptions,
-    ) -> Vec<String> {
-        let mut reasons: Vec<String> =
-            self.older_writers(generation).into_iter().map(describe).collect();
-        let grace = u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX);
-        let age = self.now.milliseconds_since(condemned_at);
-        if age < grace {
-            let end = i64::try_from(grace).unwrap_or(i64::MAX).saturating_add(condemned_at.0);
-            reasons.push(format!("the grace, until {}", Timestamp(end)));
-        }
-        reasons
+    ) -> Vec<WaitReason> {
+        let older = self.sessions.iter().filter(|found| keeps_packs(found, generation));
+        let grace = grace_end(condemned_at, self.now, options);
+        older.map(WaitReason::older).chain(grace.map(|until| WaitReason::Grace { until })).collect()
     }
 }
 
-/// Finds out what is needed. `known` is what was found before: it saves comparisons, and chunks that it has as lost are not
-/// looked for again.
-///
-/// The index is derived and its pages are not checked, so nothing is concluded from it alone: what it says is there is
-/// compared with the packs, and before a chunk counts as lost the index is built anew.
-pub(super) fn find_needs(store: &Store, progress: &dyn Progress, known: &Needs) -> Result<Needs> {
-    let marker = mark_all(store, progress)?;
-    let is_news =
-        |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
-    let is_complete = !marker.gaps.iter().any(is_news);
-    let marker = if is_complete && fits(store, &marker.needs, known)? {
-        marker
-    } else {
-        store.index().rebuild(&NoProgress)?;
-        let marker = mark_all(store, progress)?;
-        if !fits(store, &marker.needs, known)? {
-            let what = "a new index contradicts the packs that it was built from";
-            return Err(Error::Bug { what: what.to_owned() });
-        }
-        marker
-    };
-    // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
-    let mut lost = known.lost.clone();
-    for (chunk, gap) in marker.gaps {
-        if gap.is_list {
-            return Err(gap.error);
-        }
-        lost.insert(chunk);
-    }
-    Ok(Needs { packs: marker.needs, lost })
+/// Returns whether a session keeps packs that list `generation` condemned from being swept: it is running, began before, and
+/// relies on packs that it has looked up. One that cannot be read counts as such.
+fn keeps_packs(found: &FoundSession, generation: u64) -> bool {
+    found.is_alive
+        && found.record.as_ref().map_or(true, |record| {
+            record.kind.relies_on_places() && record.start_generation < generation
+        })
 }
 
-/// Marks what all revisions and all pinned roots need, in this order.
-///
-/// Twice, because the first round takes long: a backup may commit in it, after the records were read, and
-/// end before its pin is looked for, and its parent may have been forgotten before. The second round has next to
-/// nothing to mark and finds its record.
-fn mark_all<'a>(store: &'a Store, progress: &'a dyn Progress) -> Result<Marker<'a>> {
-    let mut marker = Marker::new(store, progress);
-    progress.begin(Phase::Mark, None);
-    for _ in 0..2 {
-        // A record whose removal is not durable yet would come back after a power cut, without its chunks.
-        store.storage().sync_revisions()?;
-        let history = store.history(None)?;
-        let is_record = |damage: &Error| {
-            // The revision of a damaged state is among the others.
-            !matches!(damage, Error::Damaged { object: ObjectName::State { .. }, .. })
-        };
-        if let Some(damage) = history.damaged.into_iter().find(is_record) {
-            return Err(damage);
-        }
-        for revision in &history.revisions {
-            marker.mark_root(&revision.record.root)?;
-        }
-        for pin in pinned_roots(store)? {
-            marker.mark_root(&pin)?;
-        }
-    }
-    progress.end();
-    Ok(marker)
-}
-
-/// Returns the roots that running sessions pin.
-fn pinned_roots(store: &Store) -> Result<Vec<ChunkId>> {
-    let mut pins = Vec::new();
-    for found in session::list(store.environment(), store.layout())? {
-        if found.is_alive {
-            // A running session whose pins cannot be read stops the purge.
-            pins.extend(found.record?.pinned_roots);
-        }
-    }
-    Ok(pins)
-}
-
-/// Returns the running writers that began before list `generation`. One that cannot be read counts as old.
-pub(super) fn older_writers(
-    sessions: &[FoundSession],
-    generation: u64,
-) -> impl Iterator<Item = &FoundSession> {
-    sessions.iter().filter(move |found| {
-        found.is_alive
-            && found.record.as_ref().map_or(true, |record| {
-                record.kind.is_writer() && record.start_generation < generation
-            })
-    })
-}
-
-pub(super) fn describe(found: &FoundSession) -> String {
-    match &found.record {
-        Ok(record) => format!(
-            "the {} of process {} on {} since {}",
-            record.kind, record.process, record.host, record.started
-        ),
-        Err(_) => format!("session {}", found.id),
-    }
-}
-
-/// Returns the dead writers whose last pack is younger than the grace.
+/// Returns the dead writers whose last pack is younger than the grace, with the end of that.
 fn graced_sessions(
     packs: &[(u32, PackRow)],
     sessions: &[FoundSession],
     now: Timestamp,
     options: &PurgeOptions,
-) -> HashSet<SessionId> {
-    let grace = u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX);
-    let is_graced = |found: &&FoundSession| {
+) -> HashMap<SessionId, Timestamp> {
+    let end = |found: &FoundSession| {
         let is_writer = found.record.as_ref().map_or(true, |record| record.kind.is_writer());
+        if found.is_alive || !is_writer {
+            return None;
+        }
         let started = found.record.as_ref().ok().map(|record| record.started);
         let of_session = packs.iter().filter(|(_, row)| row.session == found.id);
-        let last = of_session.map(|(_, row)| row.created).chain(started).max();
-        !found.is_alive
-            && is_writer
-            && last.is_some_and(|last| now.milliseconds_since(last) < grace)
+        let times = of_session.map(|(_, row)| row.created).chain(started);
+        times.filter_map(|since| grace_end(since, now, options)).max()
     };
-    sessions.iter().filter(is_graced).map(|found| found.id).collect()
-}
-
-/// Returns whether the tables of the packs have the needed records where the index says. What was known already was
-/// compared before.
-fn fits(store: &Store, needs: &BTreeMap<PackId, PackNeeds>, known: &Needs) -> Result<bool> {
-    let storage: &dyn Storage = store.storage();
-    for (pack, need) in needs {
-        if known.packs.get(pack) == Some(need) {
-            continue;
-        }
-        match read_contents(storage, pack) {
-            Ok(contents) if !need.agrees_with(&contents.records) => return Ok(false),
-            // A pack that cannot be read is needed all the same, and is kept.
-            Ok(_) => {}
-            Err(error) if error.is_damage() => {}
-            Err(other) => return Err(other),
-        }
-    }
-    Ok(true)
-}
-
-/// Returns those of `packs` that have another copy of a lost chunk, which the index does not know of, or that may
-/// have one behind the damage in their table or in a record's header.
-pub(super) fn find_suspects(
-    store: &Store,
-    packs: impl Iterator<Item = PackId>,
-    needs: &Needs,
-) -> Result<HashSet<PackId>> {
-    let mut suspects = HashSet::new();
-    if needs.lost.is_empty() {
-        return Ok(suspects);
-    }
-    for pack in packs.filter(|pack| !needs.packs.contains_key(pack)) {
-        let is_lost = |record: &FooterRecord| needs.lost.contains(&record.id);
-        match read_contents(store.storage() as &dyn Storage, &pack) {
-            Ok(contents) if contents.damage.is_none() && !contents.records.iter().any(is_lost) => {}
-            Err(Error::Missing { .. }) => {}
-            Err(error) if !error.is_damage() => return Err(error),
-            Ok(_) | Err(_) => {
-                suspects.insert(pack);
-            }
-        }
-    }
-    Ok(suspects)
+    sessions.iter().filter_map(|found| end(found).map(|end| (found.id, end))).collect()
 }

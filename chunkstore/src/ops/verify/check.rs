@@ -19,6 +19,7 @@ use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
 use crate::quarantine::Copy;
 use crate::revision::Revision;
+use crate::storage::{ObjectKey, Storage};
 use crate::store::Store;
 
 /// What all threads of a verification share.
@@ -91,6 +92,12 @@ impl Run<'_> {
             let mut worker = Worker::new(self);
             while let Some((pack, need)) = needs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let record_count = rows.get(pack).map_or(need.count(), |row| row.record_count);
+                let is_there = || self.store.storage().object_len(&ObjectKey::Pack(*pack));
+                if !is_new_index && is_there()?.is_none() {
+                    // It went away after it was looked up: what was needed of it is elsewhere, or nowhere.
+                    worker.checked.index_is_wrong = true;
+                    continue;
+                }
                 let _table_memory = self.memory.take_table(record_count);
                 worker.check_pack(pack, need)?;
             }
