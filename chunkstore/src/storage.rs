@@ -4,12 +4,16 @@
 //! second implementation. [`LocalStorage`] builds it on [`Vfs`]; the order of its steps
 //! is `docs/durability.md`, sections "A pack" and "A small object".
 
+mod temporary;
+
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::temporary::LocalUpload;
+pub(crate) use self::temporary::TemporaryFile;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, QuarantineId, RevisionId, SourceName};
@@ -530,74 +534,6 @@ impl Storage for LocalStorage {
             ObjectKey::Mismatch(name) => self.layout.mismatch(name),
             ObjectKey::Evidence(id) => self.layout.evidence(id),
             ObjectKey::Quarantined(id) => self.layout.quarantined(id),
-        }
-    }
-}
-
-/// A file in `tmp/`, removed when it is dropped without a name.
-#[derive(Debug)]
-pub(crate) struct TemporaryFile {
-    vfs: Arc<dyn Vfs>,
-    path: PathBuf,
-    file: Box<dyn VfsFile>,
-    published: bool,
-}
-
-impl TemporaryFile {
-    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(Error::storage("write", &self.path))
-    }
-
-    /// Writes bytes that nobody will read soon.
-    pub(crate) fn write_bulk_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_bulk_at(bytes, offset).map_err(Error::storage("write", &self.path))
-    }
-
-    /// Sets space aside for `len` bytes.
-    pub(crate) fn allocate(&self, len: u64) -> Result<()> {
-        self.file.allocate(len).map_err(Error::storage("write", &self.path))
-    }
-
-    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(Error::storage("read", &self.path))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if !self.published {
-            // Best effort: what stays is removed by the next writer, as it is then not locked.
-            let _leftover = self.vfs.remove_file(&self.path);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct LocalUpload {
-    storage: LocalStorage,
-    temporary: TemporaryFile,
-    len: u64,
-}
-
-impl Upload for LocalUpload {
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.temporary.write_bulk_at(bytes, self.len)?;
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn finish(mut self: Box<Self>, key: &ObjectKey) -> Result<()> {
-        let path = self.storage.path(key);
-        match self.storage.publish(&mut self.temporary, &path, Existing::Refuse) {
-            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                let directory = parent_of(&path);
-                self.storage.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
-            }
-            other => other,
         }
     }
 }
