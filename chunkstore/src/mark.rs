@@ -117,6 +117,8 @@ pub(crate) struct Gap {
     pub(crate) error: Error,
     /// Whether it is a page or a root, so that what lies below is unknown.
     pub(crate) is_list: bool,
+    /// Whether only pins are known to lead to it, and no revision.
+    pub(crate) is_only_pinned: bool,
 }
 
 impl Gap {
@@ -135,6 +137,10 @@ pub(crate) struct Marker<'a> {
     /// Chunks of which it is known why they have no place.
     quarantine: Arc<Quarantine>,
     marked_roots: HashSet<ChunkId>,
+    /// Those of them that no revision has led to.
+    roots_of_pins: HashSet<ChunkId>,
+    /// What is marked now is the root of a session.
+    is_pin: bool,
     /// Data chunks of pages that were walked, which are looked up together.
     pending: Vec<ChunkId>,
     /// Only records of packs that were there before this time count.
@@ -156,6 +162,8 @@ impl<'a> Marker<'a> {
             progress,
             quarantine: Arc::default(),
             marked_roots: HashSet::new(),
+            roots_of_pins: HashSet::new(),
+            is_pin: false,
             pending: Vec::new(),
             bound: None,
             proof: None,
@@ -175,12 +183,27 @@ impl<'a> Marker<'a> {
         self.proven.values().map(|needs| u64::from(needs.count())).sum()
     }
 
+    /// Marks a root that a session pins, and everything below it.
+    pub(crate) fn mark_pin(&mut self, id: &ChunkId) -> Result<()> {
+        self.is_pin = true;
+        let marked = self.mark_root(id);
+        self.is_pin = false;
+        marked
+    }
+
     /// Marks a root and everything below it. What cannot be had becomes a [`Gap`].
     pub(crate) fn mark_root(&mut self, id: &ChunkId) -> Result<()> {
         if !self.marked_roots.insert(*id) {
+            if !self.is_pin && self.roots_of_pins.remove(id) {
+                // Only sessions led here before: what is missing below, this revision may need too.
+                self.gaps.values_mut().for_each(|gap| gap.is_only_pinned = false);
+            }
             return Ok(());
         }
         self.quarantine = self.store.index().quarantine()?;
+        if self.is_pin {
+            self.roots_of_pins.insert(*id);
+        }
         let location = self.locate(&[*id])?.pop().flatten();
         if !self.mark(id, location, true) {
             return Ok(());
@@ -263,7 +286,7 @@ impl<'a> Marker<'a> {
                 let missing = || Error::Missing { object: ObjectName::Chunk { id: *id, pack } };
                 let quarantined = self.quarantine.error_of(id).filter(|_| pack.is_none());
                 let error = quarantined.unwrap_or_else(missing);
-                self.gaps.insert(*id, Gap { error, is_list });
+                self.add_gap(*id, error, is_list);
                 false
             }
         }
@@ -273,8 +296,14 @@ impl<'a> Marker<'a> {
         if !error.is_damage() {
             return Err(error);
         }
-        self.gaps.insert(chunk, Gap { error, is_list });
+        self.add_gap(chunk, error, is_list);
         Ok(())
+    }
+
+    fn add_gap(&mut self, chunk: ChunkId, error: Error, is_list: bool) {
+        let known = self.gaps.get(&chunk);
+        let is_only_pinned = self.is_pin && known.is_none_or(|gap| gap.is_only_pinned);
+        self.gaps.insert(chunk, Gap { error, is_list, is_only_pinned });
     }
 
     fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {

@@ -15,17 +15,22 @@ use std::time::{Duration, Instant};
 
 use chunkstore::environment::Environment;
 use chunkstore::error::Error;
-use chunkstore::id::RevisionId;
+use chunkstore::format::{SessionKind, SessionRecord};
+use chunkstore::id::{RevisionId, SessionId};
 use chunkstore::image_reader::ImageReader;
 use chunkstore::ops::purge::{self, PurgeOptions};
 use chunkstore::ops::{self, BackupError, BackupOptions, BackupStats};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::{Store, StoreOptions};
-use chunkstore::vfs::simulated::SimulatedClock;
+use chunkstore::time::Timestamp;
+use chunkstore::vfs::simulated::{SimulatedClock, SimulatedVfs};
+use chunkstore::vfs::{LockMode, Vfs};
+use support::images;
 use support::model_store::{
     ImageSource, Numbers, SparseImage, assert_reads, assert_restores, assert_revision,
     assert_sound, back_up, purge_now, random_image, small_chunks, try_backup, try_purge,
 };
+use support::simulated_store;
 use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
@@ -542,6 +547,44 @@ fn purge_finds_what_was_committed_between_plan_and_execution_although_the_index_
         assert_restores(&store, &id, &image);
         assert_restores(&store, &other_id, &other);
     }
+}
+
+/// A reader registers with the root of a revision that it has read of, and then finds that the revision is gone. A purge that comes
+/// between the two finds a pin of what is in no pack.
+#[test]
+fn purge_that_meets_a_pin_of_what_was_swept_before_removes_nothing() {
+    let vfs = SimulatedVfs::new();
+    let store = simulated_store::create(&vfs, 1).unwrap();
+    let old = simulated_store::backup(&store, "old", &images::image(1, 3000)).unwrap().id;
+    let image = images::image(2, 3000);
+    let kept = simulated_store::backup(&store, "kept", &image).unwrap().id;
+    let dead = simulated_store::backup(&store, "dead", &images::image(3, 3000)).unwrap().id;
+    let root = store.revision(&old).unwrap().record.root;
+    ops::forget(&store, &[old]).unwrap();
+    simulated_store::purge_now(&store).unwrap();
+
+    let session = SessionRecord {
+        id: SessionId::from_bytes([7; SessionId::LEN]),
+        kind: SessionKind::Export,
+        start_generation: 0,
+        pinned_roots: vec![root],
+        host: "simulated".to_owned(),
+        process: 1,
+        command: "simulation".to_owned(),
+        started: Timestamp(0),
+    };
+    let path = store.path().join("sessions").join(session.id.to_string());
+    let file = vfs.create_new(&path).unwrap();
+    file.write_all_at(&session.encode(), 0).unwrap();
+    assert!(file.try_lock(LockMode::Exclusive).unwrap());
+    ops::forget(&store, &[dead]).unwrap();
+    // What the session needs is not known: nothing goes, and nobody is told of damage.
+    let stats = simulated_store::purge_now(&store).unwrap();
+    assert_eq!((stats.condemned_packs, stats.removed_packs), (0, 0), "{stats:?}");
+    drop(file);
+    let stats = simulated_store::purge_now(&store).unwrap();
+    assert!(0 < stats.removed_packs, "{stats:?}");
+    assert_eq!(simulated_store::restore(&store, &kept).unwrap(), image);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Needs {
     pub(super) live: BTreeMap<PackId, Live>,
     /// Chunks that no pack has.
     pub(super) lost: BTreeSet<ChunkId>,
+    /// A running session pins what no pack has. It came too late and is about to give up; nothing goes until then.
+    pub(super) has_stray_pin: bool,
     /// Sessions with the packs that nothing else seems to need.
     pub(super) pinned: Vec<(SessionRecord, HashSet<PackId>)>,
 }
@@ -55,8 +57,9 @@ pub(super) fn find_needs(
     known: &Needs,
 ) -> Result<Needs> {
     let marked = mark_all(store, purpose, progress)?;
-    let is_news =
-        |(chunk, gap): (&ChunkId, &Gap)| gap.has_no_place() && !known.lost.contains(chunk);
+    let is_news = |(chunk, gap): (&ChunkId, &Gap)| {
+        (gap.has_no_place() || gap.is_list && gap.is_only_pinned) && !known.lost.contains(chunk)
+    };
     let is_complete = !marked.marker.gaps.iter().any(is_news);
     let live = if is_complete { compare(store, &marked.marker.needs, known)? } else { None };
     let (marked, live) = match live {
@@ -73,15 +76,25 @@ pub(super) fn find_needs(
             (marked, live)
         }
     };
-    // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs.
-    let mut lost = known.lost.clone();
+    // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs. One that
+    // only a pin leads to may have been swept before the pin was there, which is no damage.
+    let (mut lost, mut has_stray_pin) = (known.lost.clone(), false);
     for (chunk, gap) in marked.marker.gaps {
+        if gap.is_list && gap.is_only_pinned && gap.has_no_place() {
+            has_stray_pin = true;
+            continue;
+        }
         if gap.is_list {
             return Err(gap.error);
         }
         lost.insert(chunk);
     }
-    Ok(Needs { packs: marked.marker.needs, live, lost, pinned: marked.pinned })
+    if has_stray_pin {
+        progress.note(
+            "a session that has just begun pins what is gone: nothing is removed until it is over",
+        );
+    }
+    Ok(Needs { packs: marked.marker.needs, live, lost, has_stray_pin, pinned: marked.pinned })
 }
 
 struct Marked<'a> {
@@ -122,7 +135,7 @@ fn mark_all<'a>(
         for session in running_sessions(store)? {
             let before: HashSet<PackId> = marker.needs.keys().copied().collect();
             for pin in &session.pinned_roots {
-                marker.mark_root(pin)?;
+                marker.mark_pin(pin)?;
             }
             let is_new = |pack: &&PackId| !before.contains(*pack);
             let new: HashSet<PackId> = marker.needs.keys().filter(is_new).copied().collect();

@@ -88,6 +88,9 @@ impl Survey {
 
     /// Returns the packs that are worth to be repacked, as far as there is room for what is written.
     fn choose_packs(&self, store: &Store, options: &PurgeOptions) -> Result<Vec<Candidate>> {
+        if self.needs.has_stray_pin {
+            return Ok(Vec::new());
+        }
         let path = store.path();
         let free = store.environment().vfs.free_space(path);
         let free = free.map_err(Error::storage("stat", path))?;
@@ -113,7 +116,8 @@ impl Survey {
 
     /// Returns why a pack stays or goes.
     pub(super) fn fate(&self, row: &PackRow) -> Fate {
-        if self.needs.packs.contains_key(&row.id) || self.suspects.contains(&row.id) {
+        let is_marked = self.needs.packs.contains_key(&row.id) || self.suspects.contains(&row.id);
+        if is_marked || self.needs.has_stray_pin {
             return Fate::Needed;
         }
         if self.is_running(&row.session) || self.graced.contains_key(&row.session) {

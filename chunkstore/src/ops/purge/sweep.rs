@@ -59,6 +59,9 @@ impl Run<'_> {
     /// not emptied.
     fn mark_again(&self, ripe: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
         let needs = find_needs(self.store, Purpose::Purge, self.progress, &self.survey.needs)?;
+        if needs.has_stray_pin {
+            return Ok(ripe.clone());
+        }
         let suspects = find_suspects(self.store, ripe.iter().copied(), &needs)?;
         let before = self.survey.needs.packs.keys().copied();
         let before = before.filter(|pack| !self.emptied.contains(pack));
