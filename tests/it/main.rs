@@ -20,6 +20,8 @@ mod restore;
 mod retention;
 mod sample;
 mod scale;
+
+mod schedules;
 mod scrub;
 mod sizes;
 mod space;

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod damage;
+pub mod explorer;
 pub mod images;
 pub mod long_tests;
 pub mod memory;
