@@ -103,6 +103,33 @@ fn forget_drops_what_was_named_and_nothing_else() {
 }
 
 #[test]
+fn golden_links_and_copies_of_records_are_no_revisions() {
+    let (scene, images) = Scene::with_backups(2);
+    let ids = scene.ids();
+    let records = scene.backup_path("revisions").join("vm1");
+    let (record, other) = (records.join(format!("{}.rev", ids[1])), "f".repeat(32));
+    let other = records.join(format!("{other}.rev"));
+    std::os::unix::fs::symlink(&record, &other).unwrap();
+    assert_eq!(scene.ids(), ids);
+    assert_eq!(scene.succeeds(["restore", "-r", "0", "-"]).stdout, images[1]);
+    // What a link hides could be needed.
+    let output = scene.run(["purge", "--now"]);
+    assert_ne!(output.code, Some(0));
+    assert!(output.stderr.contains(other.to_str().unwrap()), "{}", output.stderr);
+
+    std::fs::remove_file(&other).unwrap();
+    std::fs::copy(&record, &other).unwrap();
+    let output = scene.fails(4, ["status"]);
+    for id in &ids {
+        assert_eq!(output.text().matches(id.as_str()).count(), 1, "{}", output.text());
+    }
+    assert!(output.stderr.contains("warning: "), "{}", output.stderr);
+    std::fs::remove_file(&other).unwrap();
+    scene.succeeds(["purge", "--now"]);
+    scene.succeeds(["verify", "-r", "all"]);
+}
+
+#[test]
 fn damaged_record_is_a_warning_and_an_exit_code() {
     let (scene, _) = Scene::with_backups(2);
     let ids = scene.ids();

@@ -17,3 +17,4 @@ mod processes;
 mod read_only;
 mod real_images;
 mod running;
+mod turmoil;

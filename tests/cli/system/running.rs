@@ -93,6 +93,12 @@ impl Running {
         status.code().is_none()
     }
 
+    /// Ends the command at once, at whatever it is, unless it has ended. Its exit code is none if it was killed.
+    pub(crate) fn kill_or_finish(mut self) -> Output {
+        self.child().kill().expect("a child can be killed");
+        self.finish()
+    }
+
     /// Waits for the end.
     pub(crate) fn finish(mut self) -> Output {
         let child = self.child.take().expect("it was not waited for yet");

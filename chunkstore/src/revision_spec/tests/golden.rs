@@ -92,6 +92,32 @@ fn golden_functions() {
 }
 
 #[test]
+fn golden_comma_binds_least_then_and_then_range() {
+    assert_selects("0, 1 & 2", &[2]);
+    assert_selects("tag:monthly & 1..2, 0", &[0, 2]);
+    assert_selects("(0, 1) & tag:weekly", &[1]);
+    assert_selects("first..1 & tag:monthly", &[0]);
+    assert_selects("not(0) & reverse(all), last", &[0, 1, 2]);
+}
+
+#[test]
+fn golden_space_is_free() {
+    for text in ["0,2..1", " 0 , 2 .. 1 ", "0 ,2.. 1", "\t0,2..1\n"] {
+        assert_selects(text, &[2, 0, 1]);
+    }
+    assert_selects("first ( tag:daily )", &[0]);
+    assert_selects("last( reverse( all ) )", &[0]);
+}
+
+#[test]
+fn golden_trust() {
+    assert_selects("trust:trusted", &[1]);
+    assert_selects("trust:distrusted", &[2]);
+    assert_selects("not(trust:verified)", &[1, 2]);
+    assert_selects("trust:verified, trust:distrusted", &[0, 2]);
+}
+
+#[test]
 fn golden_errors() {
     for text in ["last)..5", "clean-..,1", "123-", "2015-09..2015-08-30"] {
         assert_syntax_error(text);
