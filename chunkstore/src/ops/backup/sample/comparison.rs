@@ -1,12 +1,14 @@
 //! Compares what the store gives back with what the source has.
 
+use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::super::{BackupError, Run};
+use super::LOOKUP_COUNT;
 use super::SampleStats;
-use super::evidence::EVIDENCE_COUNT_MAX;
+use super::evidence::{EVIDENCE_COUNT_MAX, EVIDENCE_LEN_MAX, REPORT_COUNT_MAX};
 use super::pick::Pick;
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::chunking::is_zero;
@@ -22,8 +24,37 @@ const PIECE_LEN: u64 = 64 << 10;
 /// What was compared so far.
 pub(super) struct Comparison<'a> {
     run: &'a Run<'a>,
+    threads: NonZero<usize>,
     pub(super) stats: SampleStats,
-    pub(super) differing: Vec<Difference>,
+    pub(super) differing: Differences,
+}
+
+/// Places where store and source differ.
+#[derive(Debug, Default)]
+pub(super) struct Differences {
+    /// How many there are.
+    pub(super) count: u64,
+    /// The first that were found, at most [`REPORT_COUNT_MAX`] of them.
+    pub(super) first: Vec<Difference>,
+    /// Bytes of these that are kept.
+    kept_len: usize,
+}
+
+impl Differences {
+    fn add(&mut self, mut difference: Difference) {
+        self.count += 1;
+        if REPORT_COUNT_MAX <= self.first.len() {
+            return;
+        }
+        let len = difference.stored.bytes.len() + difference.found.bytes.len();
+        if EVIDENCE_COUNT_MAX <= self.first.len() || EVIDENCE_LEN_MAX < self.kept_len + len {
+            difference.stored.bytes = Vec::new();
+            difference.found.bytes = Vec::new();
+        } else {
+            self.kept_len += len;
+        }
+        self.first.push(difference);
+    }
 }
 
 /// A place where store and source differ.
@@ -57,13 +88,17 @@ impl Difference {
 }
 
 impl<'a> Comparison<'a> {
-    pub(super) fn new(run: &'a Run<'a>, in_doubt: bool) -> Self {
+    pub(super) fn new(run: &'a Run<'a>, in_doubt: bool, threads: NonZero<usize>) -> Self {
         let stats = SampleStats { in_doubt, ..SampleStats::default() };
-        Self { run, stats, differing: Vec::new() }
+        Self { run, threads, stats, differing: Differences::default() }
     }
 
     /// Compares `picks`, on several threads.
     pub(super) fn add(&mut self, picks: &[Pick]) -> Result<(), BackupError> {
+        picks.chunks(LOOKUP_COUNT).try_for_each(|picks| self.add_some(picks))
+    }
+
+    fn add_some(&mut self, picks: &[Pick]) -> Result<(), BackupError> {
         let entries: Vec<PageEntry> = picks.iter().map(|pick| pick.entry).collect();
         let locations = locate_entries(self.run.store, &entries)?;
         let next = AtomicUsize::new(0);
@@ -91,18 +126,12 @@ impl<'a> Comparison<'a> {
                         first_data(run, pick.offset..pick.offset + len, &mut current)?
                     }
                 };
-                if let Some(mut difference) = found {
-                    let mut differing = differing.lock().unwrap_or_else(PoisonError::into_inner);
-                    if EVIDENCE_COUNT_MAX <= differing.len() {
-                        difference.stored.bytes.clear();
-                        difference.found.bytes.clear();
-                    }
-                    differing.push(difference);
+                if let Some(difference) = found {
+                    differing.lock().unwrap_or_else(PoisonError::into_inner).add(difference);
                 }
             }
         };
-        let threads = self.run.options.threads;
-        on_threads(threads, picks.len(), work).into_iter().collect::<Result<(), _>>()?;
+        on_threads(Some(self.threads), picks.len(), work).into_iter().collect::<Result<(), _>>()?;
         self.stats.count += picks.len() as u64;
         self.stats.bytes += picks.iter().map(|pick| pick.entry.len()).sum::<u64>();
         Ok(())

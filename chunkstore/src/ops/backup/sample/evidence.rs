@@ -11,8 +11,13 @@ use crate::id::RevisionId;
 use crate::limits::DOCUMENT_LEN_MAX;
 use crate::storage::{Existing, ObjectKey, Storage};
 
-/// Places of which both sides are kept.
+/// Places of which both sides are kept, ...
 pub(super) const EVIDENCE_COUNT_MAX: usize = 16;
+/// ... as far as these have no more bytes than this: of the longest chunks, one.
+pub(super) const EVIDENCE_LEN_MAX: usize = 32 << 20;
+
+/// Places that are named.
+pub(super) const REPORT_COUNT_MAX: usize = 1024;
 
 /// Returns whether there is a report about this source, or one that cannot be read.
 pub(super) fn has_reports(run: &Run<'_>) -> Result<bool> {
@@ -36,7 +41,8 @@ pub(super) fn keep_evidence(
     revision: RevisionId,
     comparison: Comparison<'_>,
 ) -> SampleMismatch {
-    let Comparison { stats: compared, mut differing, .. } = comparison;
+    let Comparison { stats: compared, differing, .. } = comparison;
+    let (count, mut differing) = (differing.count, differing.first);
     differing.sort_unstable_by_key(|difference| difference.offset);
     let time = run.store.environment().clock.now();
     let (mut reports, mut evidence, mut evidence_lost) = (Vec::new(), Vec::new(), None);
@@ -62,7 +68,7 @@ pub(super) fn keep_evidence(
     evidence.sort();
     evidence.dedup();
     let name = run.source.name().to_owned();
-    SampleMismatch { name, reports, compared, evidence, evidence_lost }
+    SampleMismatch { name, count, reports, compared, evidence, evidence_lost }
 }
 
 /// Writes both sides and then the report. What is there already is not written again.

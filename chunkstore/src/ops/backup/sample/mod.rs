@@ -8,16 +8,21 @@ mod evidence;
 mod pick;
 
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread;
 
 use self::comparison::Comparison;
-use self::evidence::{has_reports, keep_evidence};
-use self::pick::{Choice, choose_spans, pick};
+use self::evidence::{EVIDENCE_LEN_MAX, has_reports, keep_evidence};
+use self::pick::{Choice, Pick, choose_spans, page_id, pick};
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
+use crate::compression::stored_len_max;
 use crate::error::Result;
 use crate::format::{MismatchReport, Root};
-use crate::id::RevisionId;
+use crate::id::{ChunkId, RevisionId};
+use crate::index;
+use crate::ops::page_bounds::{ENTRY_LEN, PageBounds};
 use crate::progress::Phase;
 
 /// Usually one chunk of this many is read back, ...
@@ -30,8 +35,14 @@ const USUAL_COUNT_MAX: u64 = 1024;
 /// Percentage that is read back while something speaks against the source or its revisions.
 const PERCENT_IN_DOUBT: u8 = 10;
 
-/// Spans whose entries are looked up together.
+/// Spans whose pages are looked up together.
 const ROUND_LEN: usize = 64;
+
+/// Entries that are looked up together, unless one page has more: then in pieces of so many.
+const LOOKUP_COUNT: usize = 8192;
+
+/// Memory for each entry of a lookup: its id and its place in the index.
+const LOOKUP_ENTRY_MEMORY: usize = 256;
 
 /// How much of a backup is read back from the store and compared with the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +71,9 @@ pub struct SampleStats {
 pub struct SampleMismatch {
     /// The source.
     pub name: String,
-    /// The places, by offset. Of the first 16 both sides were kept.
+    /// How many of the samples differ.
+    pub count: u64,
+    /// Places, by offset; at most 1024. Of the first 16 both sides were kept, as far as they have no more than 32 MiB.
     pub reports: Vec<MismatchReport>,
     /// How much was compared.
     pub compared: SampleStats,
@@ -77,9 +90,7 @@ impl fmt::Display for SampleMismatch {
         write!(
             formatter,
             "no revision: at byte {offset} ({len} bytes) of source {} the store gives back something else than was there when it was compared ({} of {} samples)",
-            self.name,
-            self.reports.len(),
-            self.compared.count,
+            self.name, self.count, self.compared.count,
         )
     }
 }
@@ -96,17 +107,46 @@ pub(super) fn compare(
         return Ok(SampleStats { in_doubt, ..SampleStats::default() });
     }
     run.progress.begin(Phase::Sample, None);
-    let mut comparison = Comparison::new(run, in_doubt);
+    let mut comparison = Comparison::new(run, in_doubt, thread_count(run, root.span_len));
     let mut reader = ChunkReader::new(run.store);
+    let mut picks = Vec::new();
     for round in choose_spans(run, root, choice).chunks(ROUND_LEN) {
-        let picks = pick(run, &mut reader, root, round, choice)?;
+        let pages: Vec<ChunkId> =
+            round.iter().filter_map(|(span, _)| page_id(root, *span)).collect();
+        let mut locations = run.store.index().view(|view| view.locate(&pages))?.into_iter();
+        for (span, count) in round {
+            let location = page_id(root, *span).and_then(|_| locations.next().flatten());
+            pick(run, &mut reader, (root, *span), location, (choice, *count), &mut picks)?;
+            if LOOKUP_COUNT <= picks.len() {
+                comparison.add(&picks)?;
+                picks.clear();
+            }
+        }
         comparison.add(&picks)?;
+        picks.clear();
     }
     run.progress.end();
-    if comparison.differing.is_empty() {
+    if comparison.differing.count == 0 {
         return Ok(comparison.stats);
     }
     Err(BackupError::Mismatch(Box::new(keep_evidence(run, id, comparison))))
+}
+
+/// Returns how many threads there is memory for, at least one: a backup has more at its disposal than one of them takes.
+fn thread_count(run: &Run<'_>, span_len: u64) -> NonZero<usize> {
+    let chunking = run.store.chunking();
+    let chunk = chunking.max() as usize;
+    let page = PageBounds::new(chunking, span_len);
+    let shared = index::CACHE_LEN
+        + EVIDENCE_LEN_MAX
+        + 2 * page.len_max
+        + stored_len_max(page.len_max)
+        + page.entry_count_max * (ENTRY_LEN + size_of::<Pick>())
+        + LOOKUP_COUNT * LOOKUP_ENTRY_MEMORY;
+    let each = 2 * chunk + stored_len_max(chunk);
+    let wanted = run.options.threads.or_else(|| thread::available_parallelism().ok());
+    let affordable = run.options.memory.saturating_sub(shared) / each;
+    NonZero::new(affordable.min(wanted.map_or(1, NonZero::get))).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Returns what is to be compared, and whether something is in doubt.

@@ -6,6 +6,8 @@ use super::super::Run;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
 use crate::format::{PageEntry, Root, SpanRef};
+use crate::id::ChunkId;
+use crate::index::Location;
 
 /// Bytes of a zero entry that are compared, unless all is.
 const ZERO_LEN: u64 = 64 << 10;
@@ -53,39 +55,33 @@ pub(super) fn choose_spans(run: &Run<'_>, root: &Root, choice: Choice) -> Vec<(u
     chosen.into_iter().collect()
 }
 
-/// Reads the pages of some spans back from the store, and returns what is chosen of them. Each span comes with how often it was
-/// chosen.
+/// Reads the page of a span back from the store, and adds what is chosen of it.
 pub(super) fn pick(
     run: &Run<'_>,
     reader: &mut ChunkReader,
-    root: &Root,
-    spans: &[(usize, u64)],
-    choice: Choice,
-) -> Result<Vec<Pick>> {
-    let ids: Vec<_> = spans.iter().filter_map(|(span, _)| page_id(root, *span)).collect();
-    let mut locations = run.store.index().view(|view| view.locate(&ids))?.into_iter();
-    let mut picks = Vec::new();
-    for (span, count) in spans {
-        let range = root.span_range(*span);
-        let len = range.end - range.start;
-        let entries = match page_id(root, *span) {
-            None => vec![PageEntry::Zero { len }],
-            Some(id) => reader.read_page(&id, locations.next().flatten(), len)?.entries,
-        };
-        let chosen = choose_entries(run, entries.len(), choice, *count);
-        let mut chosen = chosen.into_iter().peekable();
-        let mut offset = range.start;
-        for (index, entry) in entries.iter().enumerate() {
-            if chosen.next_if_eq(&index).is_some() {
-                picks.push(piece(run, Pick { offset, entry: *entry }, choice));
-            }
-            offset += entry.len();
+    (root, span): (&Root, usize),
+    location: Option<Location>,
+    (choice, count): (Choice, u64),
+    picks: &mut Vec<Pick>,
+) -> Result<()> {
+    let range = root.span_range(span);
+    let len = range.end - range.start;
+    let entries = match page_id(root, span) {
+        None => vec![PageEntry::Zero { len }],
+        Some(id) => reader.read_page(&id, location, len)?.entries,
+    };
+    let mut chosen = choose_entries(run, entries.len(), choice, count).into_iter().peekable();
+    let mut offset = range.start;
+    for (index, entry) in entries.iter().enumerate() {
+        if chosen.next_if_eq(&index).is_some() {
+            picks.push(piece(run, Pick { offset, entry: *entry }, choice));
         }
+        offset += entry.len();
     }
-    Ok(picks)
+    Ok(())
 }
 
-fn page_id(root: &Root, span: usize) -> Option<crate::id::ChunkId> {
+pub(super) fn page_id(root: &Root, span: usize) -> Option<ChunkId> {
     match root.spans[span] {
         SpanRef::Page(id) => Some(id),
         SpanRef::Zero => None,
