@@ -294,6 +294,18 @@ impl Store {
         }
     }
 
+    /// Returns the files that report places at which a backup read something else back than its source had. Whoever has looked
+    /// into them removes them.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`].
+    pub fn mismatches(&self) -> Result<Vec<PathBuf>> {
+        let names = self.storage().list_mismatches()?;
+        let path = |name| self.storage().path(&ObjectKey::Mismatch(name));
+        Ok(names.into_iter().map(path).collect())
+    }
+
     /// Counts a copy that a reader is about to set aside, and returns whether fewer than `count_max` were before.
     pub(crate) fn may_set_aside(&self, count_max: u32) -> bool {
         self.inner.set_aside_count.fetch_add(1, Ordering::Relaxed) < count_max

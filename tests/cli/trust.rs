@@ -106,6 +106,11 @@ fn image_that_changes_while_it_is_read_ends_with_4_and_evidence() {
     let evidence = std::fs::read_dir(scene.backup_path("quarantine")).unwrap().count();
     assert!(3 <= evidence, "two sides and a report, not {evidence} files");
 
+    let status = scene.succeeds(["status"]);
+    assert!(status.stderr.contains("of what a backup read back wrongly in "), "{}", status.stderr);
+    let info = scene.succeeds(["--json", "store", "info"]).json();
+    assert_ne!(info["mismatches"], json!(0));
+
     // Until it is removed, more is compared; and then there is a revision again.
     let output = scene.succeeds(["backup", "--sample", "adaptive"]);
     assert!(output.stderr.contains("something speaks against this source"), "{}", output.stderr);

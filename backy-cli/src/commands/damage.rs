@@ -1,5 +1,6 @@
 //! What commands tell about damaged chunks.
 
+use chunkstore::Store;
 use chunkstore::id::RevisionId;
 use chunkstore::ops::DamagedChunk;
 
@@ -28,6 +29,19 @@ pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
             ui.warning(&format!("revision {} is hit: {}", hit.id, ranges.join(", ")));
         }
     }
+}
+
+/// Warns as long as there are reports of mismatches.
+pub(crate) fn tell_mismatches(store: &Store, ui: &Ui) -> Result<(), CommandError> {
+    let mismatches = store.mismatches()?;
+    if let Some(first) = mismatches.first() {
+        let reports = count(mismatches.len(), "report");
+        let place = first.parent().unwrap_or(first).display();
+        ui.warning(&format!(
+            "{reports} of what a backup read back wrongly in {place}: remove them when the cause is found"
+        ));
+    }
+    Ok(())
 }
 
 /// Tells which revisions are damaged no more.

@@ -43,6 +43,7 @@ pub(crate) fn run(path: &Path, arguments: &StatusArguments, ui: &Ui) -> Result<(
             text
         })?;
     }
+    damage::tell_mismatches(&store, ui)?;
     damage::records(selection.damaged_count)
 }
 

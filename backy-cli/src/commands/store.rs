@@ -36,6 +36,7 @@ pub(crate) fn info(path: &Path, ui: &Ui) -> Result<(), CommandError> {
             ("Stored", human::size(info.stored_bytes)),
             ("Of which condemned", human::size(info.condemned_bytes)),
             ("Chunks in quarantine", quarantined),
+            ("Reports of mismatches", info.mismatches.to_string()),
             ("Chunk size (min, average, max)", chunking),
             ("Compression level", info.compression_level.to_string()),
             ("Verified", tell_coverage(&coverage, &TimeZone::system())),

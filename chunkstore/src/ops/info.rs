@@ -32,6 +32,8 @@ pub struct StoreInfo {
     pub quarantined_chunks: u64,
     /// Those of them that no other place has.
     pub unhealed_chunks: u64,
+    /// Reports of places at which a backup read something else back than its source had.
+    pub mismatches: u64,
     /// How images are cut.
     pub chunking: ChunkingParams,
     /// zstd level for new chunks.
@@ -70,6 +72,7 @@ pub fn info(store: &Store) -> Result<StoreInfo> {
         condemned_bytes: 0,
         quarantined_chunks: store.index().quarantine()?.chunks().count() as u64,
         unhealed_chunks: store.unhealed_chunks()?.len() as u64,
+        mismatches: store.mismatches()?.len() as u64,
         chunking: *store.chunking(),
         compression_level: store.config().compression_level,
     };
