@@ -140,7 +140,8 @@ class Turn:
 
 
 def disk_usage(path, *options):
-    done = subprocess.run(["du", "-s", "--block-size=1", *options, path], check=True, stdout=subprocess.PIPE, text=True)
+    # The ballast of a store is free space that a purge may use, and not what was backed up.
+    done = subprocess.run(["du", "-s", "--block-size=1", "--exclude=ballast", *options, path], check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout.split()[0])
 
 
