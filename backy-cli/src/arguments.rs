@@ -43,6 +43,14 @@ Only the lists of the chunks are read, so this takes as long as there are differ
 Revisions: 0 is the newest, 1 the one before; an id or its unique beginning; A , B for two of them;
 see `backy find --help`.";
 
+const REPAIR: &str = "\
+Nothing is deleted. The index is made anew; damaged revision records and states are moved to
+quarantine/ in the store; pages and roots that nobody can serve no longer stop a purge. What only
+they led to is then removed by the next purge: if a part of the store is elsewhere, put it back first.
+
+Only lists of chunks are read here. `backy verify --all-data` reads everything, and finds the damage
+that nobody knows of yet. Exit code 4 if something cannot be read.";
+
 /// Deduplicating, verified backup of disk images.
 #[derive(Debug, Parser)]
 #[command(name = "backy", version = VERSION, after_help = EXIT_CODES, propagate_version = false)]
@@ -138,6 +146,9 @@ pub(crate) enum Command {
     Expire(ExpireArguments),
     /// Give back the space that no revision needs
     Purge(PurgeArguments),
+    /// Make anew what can be made anew, move aside what cannot be read, and say which bytes are lost
+    #[command(after_help = REPAIR)]
+    Repair(RepairArguments),
     /// Work on the index of the store
     #[command(subcommand)]
     Index(IndexCommand),
@@ -284,6 +295,13 @@ pub(crate) struct DiffArguments {
     /// The first and the second revision; or given once, a specification of two
     #[arg(short, long, value_name = "SPEC", required = true)]
     pub(crate) revision: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArguments {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
 }
 
 #[derive(Args, Debug)]

@@ -81,7 +81,9 @@ fn of_store(error: &Error, command: &str) -> Option<String> {
             format!("`{command} index rebuild` makes it anew from the packs")
         }
         error if error.is_damage() => {
-            format!("`{command} verify` lists all damage; `restore --keep-going` gets the rest")
+            format!(
+                "`{command} verify` lists all damage; `restore --keep-going` gets the rest; `repair` lets purges go on"
+            )
         }
         Error::Protected { id } => {
             format!("`{command} unprotect -r {id}` takes the protection away")

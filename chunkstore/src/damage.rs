@@ -85,18 +85,29 @@ impl Store {
     /// Sets damaged revisions right of which all that was found damaged had left the index, and for which the index now has
     /// a place for everything. Returns them.
     pub(crate) fn heal(&self, progress: &dyn Progress) -> Result<Vec<RevisionId>> {
-        let mut revisions = self.history(None)?.revisions;
-        revisions.retain(|revision| revision.state.heals_to.is_some());
         let mut healed = Vec::new();
-        for revision in revisions {
-            // One marker for each: of a page that another revision needs too, the gaps below would be told once.
-            let mut marker = Marker::new(self, progress);
-            marker.mark_root(&revision.record.root)?;
-            if marker.gaps.is_empty() && self.set_right(&revision)? {
+        for revision in self.healable(progress)? {
+            if self.set_right(&revision)? {
                 healed.push(revision.record.id);
             }
         }
         Ok(healed)
+    }
+
+    /// Returns the revisions that [`Self::heal`] would set right.
+    pub(crate) fn healable(&self, progress: &dyn Progress) -> Result<Vec<Revision>> {
+        let mut revisions = self.history(None)?.revisions;
+        revisions.retain(|revision| revision.state.heals_to.is_some());
+        let mut healable = Vec::new();
+        for revision in revisions {
+            // One marker for each: of a page that another revision needs too, the gaps below would be told once.
+            let mut marker = Marker::new(self, progress);
+            marker.mark_root(&revision.record.root)?;
+            if marker.gaps.is_empty() {
+                healable.push(revision);
+            }
+        }
+        Ok(healable)
     }
 
     /// Takes the mark away, unless the state has changed since it was read.

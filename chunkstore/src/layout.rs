@@ -120,6 +120,18 @@ impl Layout {
         self.root.join("quarantine").join(format!("bytes-{id}"))
     }
 
+    /// Returns a file of given-up lists.
+    #[must_use]
+    pub fn given_up(&self, name: &ChunkId) -> PathBuf {
+        self.root.join("quarantine").join(format!("given-up-{name}"))
+    }
+
+    /// Returns the directory for records and states of a source that were set aside.
+    #[must_use]
+    pub fn aside_directory(&self, source: &SourceName) -> PathBuf {
+        self.root.join("quarantine").join("revisions").join(source.as_str())
+    }
+
     /// Returns a quarantine file.
     #[must_use]
     pub fn quarantined(&self, id: &QuarantineId) -> PathBuf {

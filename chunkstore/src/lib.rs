@@ -57,6 +57,7 @@ mod session;
 mod ballast;
 mod chunk_reader;
 mod damage;
+mod given_up;
 pub mod image_reader;
 mod ledger;
 mod mark;

@@ -42,6 +42,9 @@ pub const QUARANTINE_EVIDENCE_LEN_MAX: u32 = 512 << 10;
 /// Longest text in a quarantine file in bytes.
 pub const QUARANTINE_TEXT_LEN_MAX: u16 = 1024;
 
+/// Most roots and pages in one file of given-up lists.
+pub const GIVEN_UP_COUNT_MAX: usize = 8192;
+
 /// Longest zero-block in bytes that the cutter looks at: zero runs consist of whole blocks.
 pub const ZERO_BLOCK_LEN: u64 = 4 << 10;
 

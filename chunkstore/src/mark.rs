@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
-use crate::format::{FooterRecord, PageEntry, SpanRef};
+use crate::format::{FooterRecord, FormatError, PageEntry, SpanRef};
 use crate::id::{ChunkId, PackId};
 use crate::index::{Location, Quarantine};
 use crate::progress::Progress;
@@ -126,6 +126,13 @@ impl Gap {
     /// packs, may know better. A chunk in a pack that is gone is not such a case.
     pub(crate) const fn has_no_place(&self) -> bool {
         matches!(self.error, Error::Missing { object: ObjectName::Chunk { pack: None, .. }, .. })
+    }
+
+    /// Returns whether the chunk has no place, be it that its copies are in quarantine. What could not be read only now, or lies in a pack
+    /// that is gone for the time being, is not such a case.
+    pub(crate) const fn is_unserved(&self) -> bool {
+        self.has_no_place()
+            || matches!(self.error, Error::Damaged { source: FormatError::Quarantined { .. }, .. })
     }
 }
 

@@ -194,7 +194,7 @@ fn add_record(file: &mut Quarantined, place: &Place, bytes: &[u8]) {
 }
 
 /// Cuts a text to what a quarantine file holds.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let len_max = usize::from(QUARANTINE_TEXT_LEN_MAX);
     let fits = |(start, letter): &(usize, char)| start + letter.len_utf8() <= len_max;
     text.char_indices().take_while(fits).map(|(_, letter)| letter).collect()

@@ -178,6 +178,38 @@ impl Store {
         self.storage().delete(&ObjectKey::State(source.clone(), *id))
     }
 
+    /// Replaces a damaged state by a cautious one, once its bytes are in quarantine. Returns where they are; `None` if it is not damaged.
+    pub(crate) fn replace_damaged_state(
+        &self,
+        lock: &HistoryLock,
+        source: &SourceName,
+        id: &RevisionId,
+    ) -> Result<Option<PathBuf>> {
+        let found = self.read_record_and_state(source, id)?;
+        let Some((Revision { state, .. }, Some(_damage))) = found else { return Ok(None) };
+        let key = ObjectKey::State(source.clone(), *id);
+        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else { return Ok(None) };
+        let path = self.storage().keep_aside(source, &key, &bytes)?;
+        self.write_state(lock, source, &state)?;
+        Ok(Some(path))
+    }
+
+    /// Moves a record that cannot be decoded to quarantine, with its state, durably. Returns where it is; `None` if it is not damaged.
+    pub(crate) fn move_damaged_record(
+        &self,
+        _lock: &HistoryLock,
+        source: &SourceName,
+        id: &RevisionId,
+    ) -> Result<Option<PathBuf>> {
+        match self.read_record_and_state(source, id) {
+            Err(Error::Damaged { object: ObjectName::Revision { .. }, .. }) => {}
+            other => return other.map(|_found| None),
+        }
+        // The state first: whoever goes on after a stop finds the record.
+        self.storage().move_aside(source, &ObjectKey::State(source.clone(), *id))?;
+        self.storage().move_aside(source, &ObjectKey::Record(source.clone(), *id))
+    }
+
     /// Replaces the state of a revision, durably. What is replaced was read under the same lock.
     pub(crate) fn write_state(
         &self,

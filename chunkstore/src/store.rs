@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::chunking::ChunkingParams;
 use crate::compression::{Compressor, LEVEL_DEFAULT};
@@ -56,6 +56,8 @@ struct Inner {
     chunking: ChunkingParams,
     /// Damaged copies that readers have set aside.
     set_aside_count: AtomicU32,
+    /// Readers set nothing aside.
+    is_passive: AtomicBool,
 }
 
 impl Store {
@@ -187,8 +189,17 @@ impl Store {
         let index =
             Index::new(environment.clone(), layout.clone(), storage.clone(), config.store_id);
         let set_aside_count = AtomicU32::new(0);
-        let inner =
-            Inner { environment, layout, storage, index, config, chunking, set_aside_count };
+        let is_passive = AtomicBool::new(false);
+        let inner = Inner {
+            environment,
+            layout,
+            storage,
+            index,
+            config,
+            chunking,
+            set_aside_count,
+            is_passive,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -306,9 +317,19 @@ impl Store {
         Ok(names.into_iter().map(path).collect())
     }
 
+    /// Returns a handle to the same store whose readers set nothing aside.
+    pub(crate) fn passive(&self) -> Result<Self> {
+        let Inner { environment, layout, storage, config, .. } = &*self.inner;
+        let passive =
+            Self::assemble(environment.clone(), layout.clone(), storage.clone(), config.clone())?;
+        passive.inner.is_passive.store(true, Ordering::Relaxed);
+        Ok(passive)
+    }
+
     /// Counts a copy that a reader is about to set aside, and returns whether fewer than `count_max` were before.
     pub(crate) fn may_set_aside(&self, count_max: u32) -> bool {
-        self.inner.set_aside_count.fetch_add(1, Ordering::Relaxed) < count_max
+        !self.inner.is_passive.load(Ordering::Relaxed)
+            && self.inner.set_aside_count.fetch_add(1, Ordering::Relaxed) < count_max
     }
 
     pub(crate) fn environment(&self) -> &Environment {

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use chunkstore::format::{
-    BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, Ledger,
-    LedgerEntry, MismatchReport, ObjectKind, PackFooter, PackHeader, PackKind, Page, PageEntry,
-    Quarantined, QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord, RevisionState,
-    Root, SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
+    BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, GivenUp,
+    Ledger, LedgerEntry, MismatchReport, ObjectKind, PackFooter, PackHeader, PackKind, Page,
+    PageEntry, Quarantined, QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord,
+    RevisionState, Root, SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
 };
 use chunkstore::id::{ChunkId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
@@ -22,7 +22,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 16] = [
+const EXAMPLES: [&str; 17] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -39,6 +39,7 @@ const EXAMPLES: [&str; 16] = [
     "ledger",
     "mismatch-report",
     "quarantine-file",
+    "given-up",
 ];
 
 /// Returns the bytes of all examples by name.
@@ -384,4 +385,15 @@ fn quarantine_file_is_as_documented() {
         evidence,
     };
     assert_example("quarantine-file", &file, Quarantined::encode, Quarantined::decode);
+}
+
+#[test]
+fn given_up_lists_are_as_documented() {
+    let root = "7b846899cdff2ff22776047b5593022755a949e49bc28744d2b5e7353688c9ac";
+    let file = GivenUp {
+        time: noon(),
+        command: "backy repair".to_owned(),
+        lists: vec![root.parse().unwrap()],
+    };
+    assert_example("given-up", &file, GivenUp::encode, GivenUp::decode);
 }

@@ -5,7 +5,7 @@ use crate::scene::Scene;
 #[test]
 fn help_of_each_command_has_its_options() {
     let scene = Scene::new();
-    let commands: [(&[&str], &[&str]); 21] = [
+    let commands: [(&[&str], &[&str]); 22] = [
         (
             &["init"],
             &[
@@ -45,6 +45,7 @@ fn help_of_each_command_has_its_options() {
         (&["unprotect"], &["--revision"]),
         (&["expire"], &["--dry-run", "--force", "keep-weekly"]),
         (&["purge"], &["--dry-run", "--now"]),
+        (&["repair"], &["--plan", "verify --all-data"]),
         (&["index"], &["rebuild"]),
         (&["index", "rebuild"], &[]),
         (&["store", "info"], &[]),

@@ -15,6 +15,7 @@ mod own_process;
 mod quarantine;
 mod regressions;
 mod repack;
+mod repair;
 mod rescue;
 mod restore;
 mod retention;

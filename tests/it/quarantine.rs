@@ -30,7 +30,10 @@ use support::simulated_store::{
 const INDEX: &str = "/store/index.redb";
 
 /// Records of a chunk: the file, its pack, and the place in it.
-fn find_records(vfs: &SimulatedVfs, id: &ChunkId) -> Vec<(PathBuf, PackId, FooterRecord)> {
+pub(crate) fn find_records(
+    vfs: &SimulatedVfs,
+    id: &ChunkId,
+) -> Vec<(PathBuf, PackId, FooterRecord)> {
     let mut found = Vec::new();
     for path in files_below(vfs, "packs") {
         let bytes = vfs.read_all(&path).unwrap();
@@ -46,7 +49,7 @@ fn find_records(vfs: &SimulatedVfs, id: &ChunkId) -> Vec<(PathBuf, PackId, Foote
     found
 }
 
-fn trusts(store: &Store, ids: &[RevisionId]) -> Vec<Trust> {
+pub(crate) fn trusts(store: &Store, ids: &[RevisionId]) -> Vec<Trust> {
     ids.iter().map(|id| store.revision(id).unwrap().state.trust).collect()
 }
 
@@ -244,7 +247,7 @@ fn damaged_page_and_damaged_root_are_set_aside_and_healed() {
 }
 
 /// Returns the chunks of a kind, in the order of the packs that were written first.
-fn list_chunks(vfs: &SimulatedVfs, kind: ObjectKind) -> Vec<ChunkId> {
+pub(crate) fn list_chunks(vfs: &SimulatedVfs, kind: ObjectKind) -> Vec<ChunkId> {
     let mut found = Vec::new();
     for path in files_below(vfs, "packs") {
         let bytes = vfs.read_all(&path).unwrap();

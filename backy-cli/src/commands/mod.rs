@@ -12,6 +12,7 @@ mod index;
 mod init;
 mod protect;
 mod purge;
+mod repair;
 mod restore;
 mod scrub;
 mod status;
@@ -46,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Unprotect(arguments)) => protect::run(directory, arguments, false, ui),
         Some(Command::Expire(arguments)) => expire::run(directory, arguments, ui),
         Some(Command::Purge(arguments)) => purge::run(directory, arguments, ui),
+        Some(Command::Repair(arguments)) => repair::run(directory, arguments, ui),
         Some(Command::Index(IndexCommand::Rebuild)) => index::rebuild(directory, ui),
         Some(Command::Store(StoreCommand::Info)) => store::info(directory, ui),
         Some(Command::Completions(arguments)) => completions::run(arguments, ui),

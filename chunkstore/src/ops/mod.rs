@@ -15,6 +15,7 @@ mod protect;
 pub mod purge;
 mod rate_limit;
 mod rebuild_index;
+pub mod repair;
 mod restore;
 mod scrub;
 mod space;

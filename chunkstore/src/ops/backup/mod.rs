@@ -355,7 +355,9 @@ fn begin(
             }
             None => true,
         };
-        if is_still_there {
+        // From here on the sweep waits for this session before it takes what a list that is given up led to.
+        let is_still_complete = store.storage().list_given_up()? == parent.given_up;
+        if is_still_there && is_still_complete {
             warnings.append(&mut warnings_of_choice);
             return Ok((parent, session));
         }

@@ -1,6 +1,6 @@
 //! The revision that a backup predicts unchanged data from.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
@@ -28,6 +28,8 @@ pub(super) struct Parent {
     pub(super) is_complete: bool,
     /// Chunks in quarantine that the store lacks: they are looked up and written again, also if the parent has them.
     pub(super) unhealed: HashSet<ChunkId>,
+    /// Files of given-up lists that were there.
+    pub(super) given_up: Vec<ChunkId>,
     /// Quarantine files that were there.
     pub(super) quarantine: Vec<QuarantineId>,
     /// Revisions may be healed by this backup.
@@ -73,6 +75,8 @@ impl Parent {
                 .inspect_err(|error| warnings.push(format!("nothing is predicted: {error}")))
                 .ok()
         });
+        let given_up = store.storage().list_given_up()?;
+        let lost_lists = store.given_up()?;
         let quarantine = store.index().quarantine()?.names.clone();
         let unhealed = store.unhealed_chunks()?;
         let (packs, since) =
@@ -81,7 +85,8 @@ impl Parent {
         let is_known = |sequence| since.is_some_and(|since| since <= sequence);
         let has_lost = packs.iter().any(|(_, row)| row.is_missing);
         let is_complete = packs.iter().all(|(_, row)| !row.is_missing)
-            && revision.as_ref().is_some_and(|revision| is_known(revision.record.sequence));
+            && revision.as_ref().is_some_and(|revision| is_known(revision.record.sequence))
+            && !root.as_ref().is_some_and(|root| has_lost_list(root, &lost_lists));
         let may_heal = has_damaged || has_lost || !unhealed.is_empty();
         let begins_complete = !is_known(next_sequence);
         Ok(Self {
@@ -93,6 +98,7 @@ impl Parent {
             history_has_doubts,
             is_complete,
             unhealed,
+            given_up,
             quarantine,
             may_heal,
             begins_complete,
@@ -150,4 +156,9 @@ impl Parent {
             None => Vec::new(),
         }
     }
+}
+
+/// Returns whether a page was given up. Purges have not kept what lies below it, be it that it can be read again.
+fn has_lost_list(root: &Root, lost_lists: &BTreeSet<ChunkId>) -> bool {
+    root.spans.iter().any(|span| matches!(span, SpanRef::Page(id) if lost_lists.contains(id)))
 }

@@ -79,12 +79,14 @@ pub(super) fn find_needs(
     // A chunk that no pack has costs its revision, not the others. A page that cannot be read hides what it needs. One that
     // only a pin leads to may have been swept before the pin was there, which is no damage.
     let (mut lost, mut has_stray_pin) = (known.lost.clone(), false);
+    let given_up = store.given_up()?;
     for (chunk, gap) in marked.marker.gaps {
         if gap.is_list && gap.is_only_pinned && gap.has_no_place() {
             has_stray_pin = true;
             continue;
         }
-        if gap.is_list {
+        // What only such a list leads to can be reached by nobody (`docs/concurrency.md`, section "Repair").
+        if gap.is_list && !(gap.is_unserved() && given_up.contains(&chunk)) {
             return Err(gap.error);
         }
         lost.insert(chunk);

@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::memory::Threads;
 use self::target_check::TargetCheck;
@@ -28,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::format::{PageEntry, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::image_reader::ImageReader;
+use crate::limits::SPAN_LEN_MIN;
 use crate::ops::MEMORY_DEFAULT;
 use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
@@ -160,7 +162,14 @@ fn write_image(
     for damage in store.index().reconcile()? {
         progress.note(&damage.to_string());
     }
-    let image = ImageReader::open_as(store, id, SessionKind::Restore)?;
+    let image = match ImageReader::open_as(store, id, SessionKind::Restore) {
+        Err(error) if options.keep_going && error.is_damage() => {
+            let mut stats = write_zeros(store, id, target, progress, error)?;
+            stats.duration_milliseconds = milliseconds_since(store, started);
+            return Ok(stats);
+        }
+        other => other?,
+    };
     let page = PageBounds::new(store.chunking(), image.root().span_len);
     let divide = if target.is_sequential() { Threads::for_stream } else { Threads::by_plan };
     let threads = divide(options.memory, options.threads, store.chunking(), page)?;
@@ -186,7 +195,6 @@ fn write_image(
         run.read_back()?;
     }
     target.finish()?;
-    let elapsed = clock.monotonic().saturating_sub(started);
     let Totals { written_bytes, kept_bytes, zero_bytes, findings } = run.totals;
     Ok(RestoreStats {
         size: image.len(),
@@ -194,7 +202,47 @@ fn write_image(
         kept_bytes: kept_bytes.into_inner(),
         zero_bytes: zero_bytes.into_inner(),
         damaged: findings.into_inner().unwrap_or_else(PoisonError::into_inner).into_damaged(),
-        duration_milliseconds: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        duration_milliseconds: milliseconds_since(store, started),
+    })
+}
+
+fn milliseconds_since(store: &Store, started: Duration) -> u64 {
+    let elapsed = store.environment().clock.monotonic().saturating_sub(started);
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes an image of zeros, because the root cannot be read: then nobody knows what lies where.
+fn write_zeros(
+    store: &Store,
+    id: &RevisionId,
+    target: &dyn Target,
+    progress: &dyn Progress,
+    error: Error,
+) -> RestoreResult<RestoreStats> {
+    // If the record is what is damaged, not even the size is known.
+    let record = store.revision(id)?.record;
+    target.prepare(record.size)?;
+    progress.begin(Phase::Restore, Some(record.size));
+    let mut place = 0;
+    while place < record.size {
+        if progress.is_cancelled() {
+            return Err(RestoreError::CANCELLED);
+        }
+        let part = SPAN_LEN_MIN.min(record.size - place);
+        target.zero_at(place, part)?;
+        place += part;
+        progress.advance(part);
+    }
+    progress.end();
+    target.finish()?;
+    let mut findings = Findings::default();
+    findings.add(record.root, &error);
+    findings.add_range(&record.root, *id, 0, record.size);
+    Ok(RestoreStats {
+        size: record.size,
+        zero_bytes: record.size,
+        damaged: findings.into_damaged(),
+        ..RestoreStats::default()
     })
 }
 

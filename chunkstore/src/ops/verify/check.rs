@@ -127,60 +127,69 @@ impl Run<'_> {
         revisions: &[Revision],
         findings: &mut Findings,
     ) -> Result<Vec<RevisionId>> {
-        let mut affected = Vec::new();
-        if findings.is_empty() {
-            return Ok(affected);
+        attribute(self.store, revisions, findings)
+    }
+}
+
+/// Finds out which bytes of which revisions the findings cost, and returns the revisions. Reads their lists.
+pub(in crate::ops) fn attribute(
+    store: &Store,
+    revisions: &[Revision],
+    findings: &mut Findings,
+) -> Result<Vec<RevisionId>> {
+    let mut affected = Vec::new();
+    if findings.is_empty() {
+        return Ok(affected);
+    }
+    let mut reader = ChunkReader::new(store);
+    for revision in revisions {
+        let record = &revision.record;
+        let mut hits = Vec::new();
+        let root = if findings.contains(&record.root) {
+            None
+        } else {
+            let root = reader.read_root(&record.root);
+            root.map_or_else(
+                |error| findings.add_damage(record.root, error).map(|()| None),
+                |root| Ok(Some(root)),
+            )?
+        };
+        if root.is_none() {
+            hits.push((record.root, 0, record.size));
         }
-        let mut reader = ChunkReader::new(self.store);
-        for revision in revisions {
-            let record = &revision.record;
-            let mut hits = Vec::new();
-            let root = if findings.contains(&record.root) {
+        for (span, reference) in root.iter().flat_map(|root| root.spans.iter().enumerate()) {
+            let (SpanRef::Page(id), Some(root)) = (reference, &root) else { continue };
+            let range = root.span_range(span);
+            let len = range.end - range.start;
+            let entries = if findings.contains(id) {
                 None
             } else {
-                let root = reader.read_root(&record.root);
-                root.map_or_else(
-                    |error| findings.add_damage(record.root, error).map(|()| None),
-                    |root| Ok(Some(root)),
+                let page = reader.read_page(id, None, len);
+                page.map_or_else(
+                    |error| findings.add_damage(*id, error).map(|()| None),
+                    |page| Ok(Some(page.entries)),
                 )?
             };
-            if root.is_none() {
-                hits.push((record.root, 0, record.size));
-            }
-            for (span, reference) in root.iter().flat_map(|root| root.spans.iter().enumerate()) {
-                let (SpanRef::Page(id), Some(root)) = (reference, &root) else { continue };
-                let range = root.span_range(span);
-                let len = range.end - range.start;
-                let entries = if findings.contains(id) {
-                    None
-                } else {
-                    let page = reader.read_page(id, None, len);
-                    page.map_or_else(
-                        |error| findings.add_damage(*id, error).map(|()| None),
-                        |page| Ok(Some(page.entries)),
-                    )?
-                };
-                let Some(entries) = entries else {
-                    hits.push((*id, range.start, len));
-                    continue;
-                };
-                let mut offset = range.start;
-                for entry in &entries {
-                    if let PageEntry::Data { id, len } = entry
-                        && findings.contains(id)
-                    {
-                        hits.push((*id, offset, u64::from(*len)));
-                    }
-                    offset += entry.len();
+            let Some(entries) = entries else {
+                hits.push((*id, range.start, len));
+                continue;
+            };
+            let mut offset = range.start;
+            for entry in &entries {
+                if let PageEntry::Data { id, len } = entry
+                    && findings.contains(id)
+                {
+                    hits.push((*id, offset, u64::from(*len)));
                 }
-            }
-            if !hits.is_empty() {
-                affected.push(record.id);
-            }
-            for (chunk, offset, len) in hits {
-                findings.add_range(&chunk, record.id, offset, len);
+                offset += entry.len();
             }
         }
-        Ok(affected)
+        if !hits.is_empty() {
+            affected.push(record.id);
+        }
+        for (chunk, offset, len) in hits {
+            findings.add_range(&chunk, record.id, offset, len);
+        }
     }
+    Ok(affected)
 }

@@ -1,0 +1,81 @@
+//! `repair`: makes anew what can be made anew, and moves aside what cannot be read.
+
+use std::path::Path;
+
+use chunkstore::ops::repair::{self, RepairStats};
+
+use super::damage;
+use crate::arguments::RepairArguments;
+use crate::backup_directory::BackupDirectory;
+use crate::command_error::CommandError;
+use crate::human;
+use crate::reports::RepairReport;
+use crate::ui::Ui;
+
+pub(crate) fn run(path: &Path, arguments: &RepairArguments, ui: &Ui) -> Result<(), CommandError> {
+    let store = BackupDirectory::open(path)?.open_store()?;
+    let progress = ui.progress();
+    let plan = repair::plan(&store, &progress)?;
+    if arguments.plan {
+        return tell(plan.expected(), true, ui);
+    }
+    tell(&plan.execute(&progress)?, false, ui)
+}
+
+fn tell(stats: &RepairStats, is_plan: bool, ui: &Ui) -> Result<(), CommandError> {
+    damage::tell(&stats.damaged, ui);
+    ui.warnings(&stats.damaged_packs);
+    ui.result(&RepairReport::new(stats, is_plan), || text(stats, is_plan))?;
+    ui.note("only lists were read; `verify --all-data` reads everything, and finds damage that nobody knows of yet");
+    if !stats.moved_records.is_empty() {
+        let verb = if is_plan { "would be" } else { "were" };
+        let records = count(stats.moved_records.len(), "revision record");
+        let what = format!("{records} cannot be decoded and {verb} moved to quarantine");
+        return Err(CommandError::DamageFound { what });
+    }
+    damage::result(&stats.damaged, "a backup that meets the same bytes again heals them")
+}
+
+/// Returns a line for each thing that was done, or would be.
+fn text(stats: &RepairStats, is_plan: bool) -> String {
+    let (was, were) = if is_plan { ("would be", "would be") } else { ("was", "were") };
+    let mut lines =
+        vec![format!("the index {was} made anew: {}", human::count(stats.packs, "pack"))];
+    for file in &stats.moved_records {
+        let (source, id, path) = (&file.source, file.id, file.path.display());
+        lines.push(format!("record of revision {id} of {source} {was} moved to {path}"));
+    }
+    for file in &stats.replaced_states {
+        let (id, path) = (file.id, file.path.display());
+        lines.push(format!(
+            "revision {id} {was} distrusted and protected: its state is damaged; kept in {path}"
+        ));
+    }
+    for id in &stats.set_aside {
+        lines.push(format!("damaged list {id} {was} set aside"));
+    }
+    for id in &stats.marked {
+        lines.push(format!("revision {id} {was} marked as damaged"));
+    }
+    for id in &stats.healed {
+        lines.push(format!("revision {id} {was} healed: the store has again all that it needs"));
+    }
+    if !stats.given_up.is_empty() {
+        let lists = count(stats.given_up.len(), "list");
+        lines.push(format!(
+            "{lists} that nobody can serve {were} given up: the next purge removes what only they led to"
+        ));
+    }
+    for generation in &stats.condemned_lists {
+        lines
+            .push(format!("condemned list {generation} is damaged: the next purge moves it aside"));
+    }
+    if stats.is_sound() {
+        lines.push("all revisions can be read, as far as is known".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn count(number: usize, noun: &str) -> String {
+    human::count(u64::try_from(number).unwrap_or(u64::MAX), noun)
+}
