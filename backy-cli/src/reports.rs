@@ -7,7 +7,6 @@ use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, SessionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
 use chunkstore::ops::purge::{WaitReason, Waiting};
-use chunkstore::ops::repair::{AsideFile, RepairStats};
 use chunkstore::ops::{
     BackupStats, Coverage, DamagedChunk, Recheck, RestoreStats, RevisionSpace, ScrubStats,
     StoreInfo, TagChange, VerifyStats,
@@ -560,52 +559,4 @@ pub(crate) struct RebuildReport {
     pub(crate) packs: u64,
     pub(crate) chunks: u64,
     pub(crate) damaged: Vec<String>,
-}
-
-/// What `repair` did, or would do.
-#[derive(Debug, Serialize)]
-pub(crate) struct RepairReport<'a> {
-    plan: bool,
-    packs: u64,
-    damaged_packs: Vec<String>,
-    moved_records: Vec<AsideReport<'a>>,
-    replaced_states: Vec<AsideReport<'a>>,
-    set_aside: &'a [ChunkId],
-    marked: &'a [RevisionId],
-    healed: &'a [RevisionId],
-    given_up: &'a [ChunkId],
-    condemned_lists: &'a [u64],
-    damaged: Vec<DamageReport<'a>>,
-}
-
-/// A file of a revision in quarantine.
-#[derive(Debug, Serialize)]
-struct AsideReport<'a> {
-    source: &'a SourceName,
-    id: RevisionId,
-    path: &'a Path,
-}
-
-impl<'a> From<&'a AsideFile> for AsideReport<'a> {
-    fn from(file: &'a AsideFile) -> Self {
-        Self { source: &file.source, id: file.id, path: &file.path }
-    }
-}
-
-impl<'a> RepairReport<'a> {
-    pub(crate) fn new(stats: &'a RepairStats, plan: bool) -> Self {
-        Self {
-            plan,
-            packs: stats.packs,
-            damaged_packs: stats.damaged_packs.iter().map(ToString::to_string).collect(),
-            moved_records: stats.moved_records.iter().map(AsideReport::from).collect(),
-            replaced_states: stats.replaced_states.iter().map(AsideReport::from).collect(),
-            set_aside: &stats.set_aside,
-            marked: &stats.marked,
-            healed: &stats.healed,
-            given_up: &stats.given_up,
-            condemned_lists: &stats.condemned_lists,
-            damaged: stats.damaged.iter().map(DamageReport::from).collect(),
-        }
-    }
 }

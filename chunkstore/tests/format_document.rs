@@ -353,6 +353,7 @@ fn limits_are_as_documented() {
         ("LEDGER_COUNT_MAX", limits::LEDGER_COUNT_MAX.into()),
         ("QUARANTINE_EVIDENCE_LEN_MAX", limits::QUARANTINE_EVIDENCE_LEN_MAX.into()),
         ("QUARANTINE_TEXT_LEN_MAX", limits::QUARANTINE_TEXT_LEN_MAX.into()),
+        ("GIVEN_UP_COUNT_MAX", len(limits::GIVEN_UP_COUNT_MAX)),
         ("ZERO_BLOCK_LEN", limits::ZERO_BLOCK_LEN),
         ("ZERO_RUN_LEN_MIN", limits::ZERO_RUN_LEN_MIN),
     ]);

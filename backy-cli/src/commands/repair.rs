@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use chunkstore::ops::repair::{self, RepairStats};
+use chunkstore::id::{ChunkId, RevisionId, SourceName};
+use chunkstore::ops::repair::{self, AsideFile, RepairStats};
+use serde::Serialize;
 
 use super::damage;
 use crate::arguments::RepairArguments;
 use crate::backup_directory::BackupDirectory;
 use crate::command_error::CommandError;
 use crate::human;
-use crate::reports::RepairReport;
+use crate::reports::DamageReport;
 use crate::ui::Ui;
 
 pub(crate) fn run(path: &Path, arguments: &RepairArguments, ui: &Ui) -> Result<(), CommandError> {
@@ -78,4 +80,52 @@ fn text(stats: &RepairStats, is_plan: bool) -> String {
 
 fn count(number: usize, noun: &str) -> String {
     human::count(u64::try_from(number).unwrap_or(u64::MAX), noun)
+}
+
+/// What `repair` did, or would do.
+#[derive(Debug, Serialize)]
+struct RepairReport<'a> {
+    plan: bool,
+    packs: u64,
+    damaged_packs: Vec<String>,
+    moved_records: Vec<AsideReport<'a>>,
+    replaced_states: Vec<AsideReport<'a>>,
+    set_aside: &'a [ChunkId],
+    marked: &'a [RevisionId],
+    healed: &'a [RevisionId],
+    given_up: &'a [ChunkId],
+    condemned_lists: &'a [u64],
+    damaged: Vec<DamageReport<'a>>,
+}
+
+/// A file of a revision in quarantine.
+#[derive(Debug, Serialize)]
+struct AsideReport<'a> {
+    source: &'a SourceName,
+    id: RevisionId,
+    path: &'a Path,
+}
+
+impl<'a> From<&'a AsideFile> for AsideReport<'a> {
+    fn from(file: &'a AsideFile) -> Self {
+        Self { source: &file.source, id: file.id, path: &file.path }
+    }
+}
+
+impl<'a> RepairReport<'a> {
+    fn new(stats: &'a RepairStats, plan: bool) -> Self {
+        Self {
+            plan,
+            packs: stats.packs,
+            damaged_packs: stats.damaged_packs.iter().map(ToString::to_string).collect(),
+            moved_records: stats.moved_records.iter().map(AsideReport::from).collect(),
+            replaced_states: stats.replaced_states.iter().map(AsideReport::from).collect(),
+            set_aside: &stats.set_aside,
+            marked: &stats.marked,
+            healed: &stats.healed,
+            given_up: &stats.given_up,
+            condemned_lists: &stats.condemned_lists,
+            damaged: stats.damaged.iter().map(DamageReport::from).collect(),
+        }
+    }
 }
