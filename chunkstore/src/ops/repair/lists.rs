@@ -21,6 +21,8 @@ pub(super) struct Lists {
     pub(super) damaged_copies: BTreeSet<Copy>,
     /// Lists without a place, or in quarantine.
     pub(super) unserved: BTreeSet<ChunkId>,
+    /// Lists in packs that are gone. A new index has no place for them, unless there is another copy.
+    pub(super) in_missing_packs: BTreeSet<ChunkId>,
     /// The index has no place for something, and nobody knows why.
     pub(super) lacks_a_place: bool,
 }
@@ -42,6 +44,7 @@ impl Lists {
             findings: Findings::default(),
             damaged_copies: BTreeSet::new(),
             unserved: BTreeSet::new(),
+            in_missing_packs: BTreeSet::new(),
             lacks_a_place: false,
         };
         for (chunk, gap) in &marker.gaps {
@@ -52,6 +55,8 @@ impl Lists {
             lists.lacks_a_place |= gap.has_no_place();
             if gap.is_list && gap.is_unserved() {
                 lists.unserved.insert(*chunk);
+            } else if gap.is_list && matches!(gap.error, Error::Missing { .. }) {
+                lists.in_missing_packs.insert(*chunk);
             } else if gap.is_list
                 && let Error::Damaged { object: ObjectName::Chunk { pack: Some(pack), .. }, .. } =
                     &gap.error

@@ -179,6 +179,7 @@ pub fn plan<'a>(store: &'a Store, progress: &dyn Progress) -> Result<RepairPlan<
     expected.healed = store.healable(progress)?.iter().map(|it| it.record.id).collect();
     let mut given_up = std::mem::take(&mut lists.unserved);
     given_up.extend(&expected.set_aside);
+    given_up.extend(&lists.in_missing_packs);
     expected.given_up = given_up.difference(&store.given_up()?).copied().collect();
     expected.packs = store.index().view(|view| view.packs())?.len() as u64;
     expected.damaged = lists.findings.into_damaged();
