@@ -72,8 +72,8 @@ impl Scene {
         let store = self.open(50);
         ops::protect(&store, &[self.ids[1], self.ids[2]], true).unwrap();
         self.flip(&self.page());
-        self.vfs.flip(&self.file(1, "rev"), 200, 1).unwrap();
-        self.vfs.flip(&self.file(2, "state"), 200, 1).unwrap();
+        self.vfs.flip(self.file(1, "rev"), 200, 1).unwrap();
+        self.vfs.flip(self.file(2, "state"), 200, 1).unwrap();
     }
 
     /// Returns all files but the index, the ledger of locks and sessions.

@@ -97,7 +97,7 @@ mod tests {
                 ChunkId::from_bytes(bytes)
             })
             .collect();
-        let most = example(lists[1..].to_vec());
+        let most = example(lists.iter().skip(1).copied().collect());
         assert_eq!(GivenUp::decode(&most.encode()), Ok(most), "a full file can be read");
         let bytes = encode_document(MAGIC, VERSION, &example(lists));
         assert!(matches!(GivenUp::decode(&bytes), Err(FormatError::OutOfRange { .. })));

@@ -164,7 +164,7 @@ fn write_image(
     }
     let image = match ImageReader::open_as(store, id, SessionKind::Restore) {
         Err(error) if options.keep_going && error.is_damage() => {
-            let mut stats = write_zeros(store, id, target, progress, error)?;
+            let mut stats = write_zeros(store, id, target, progress, &error)?;
             stats.duration_milliseconds = milliseconds_since(store, started);
             return Ok(stats);
         }
@@ -217,7 +217,7 @@ fn write_zeros(
     id: &RevisionId,
     target: &dyn Target,
     progress: &dyn Progress,
-    error: Error,
+    error: &Error,
 ) -> RestoreResult<RestoreStats> {
     // If the record is what is damaged, not even the size is known.
     let record = store.revision(id)?.record;
@@ -236,7 +236,7 @@ fn write_zeros(
     progress.end();
     target.finish()?;
     let mut findings = Findings::default();
-    findings.add(record.root, &error);
+    findings.add(record.root, error);
     findings.add_range(&record.root, *id, 0, record.size);
     Ok(RestoreStats {
         size: record.size,
