@@ -7,10 +7,12 @@ use crate::scene::{BACKUP_DIR, IMAGE_LEN, Scene, rewrite};
 /// Returns the smallest pack: that of the lists.
 fn list_pack(scene: &Scene) -> std::path::PathBuf {
     let mut packs = Vec::new();
-    for directory in fs::read_dir(scene.backup_path("packs")).unwrap() {
-        for pack in fs::read_dir(directory.unwrap().path()).unwrap() {
-            let pack = pack.unwrap();
-            packs.push((pack.metadata().unwrap().len(), pack.path()));
+    for directory in fs::read_dir(scene.backup_path("packs")).expect("there are packs") {
+        for pack in
+            fs::read_dir(directory.expect("it can be listed").path()).expect("it can be listed")
+        {
+            let pack = pack.expect("it can be listed");
+            packs.push((pack.metadata().expect("it is there").len(), pack.path()));
         }
     }
     packs.sort();
