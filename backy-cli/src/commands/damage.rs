@@ -18,7 +18,10 @@ pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
     }
     for damage in damaged {
         let pack = damage.pack.map(|pack| format!(" in pack {pack}")).unwrap_or_default();
-        ui.warning(&format!("chunk {}{pack} is damaged: {}", damage.chunk, damage.reason));
+        let damaged = format!("chunk {}{pack} is damaged: ", damage.chunk);
+        // The reason may begin with the same.
+        let reason = damage.reason.strip_prefix(&damaged).unwrap_or(&damage.reason);
+        ui.warning(&format!("{damaged}{reason}"));
         for hit in &damage.revisions {
             let named = hit.ranges.iter().take(RANGE_COUNT_MAX);
             let mut ranges: Vec<String> =

@@ -30,7 +30,11 @@ fn tell(stats: &RepairStats, is_plan: bool, ui: &Ui) -> Result<(), CommandError>
     ui.result(&RepairReport::new(stats, is_plan), || text(stats, is_plan))?;
     ui.note("only lists were read; `verify --all-data` reads everything, and finds damage that nobody knows of yet");
     if !stats.moved_records.is_empty() {
-        let verb = if is_plan { "would be" } else { "were" };
+        let verb = match (is_plan, stats.moved_records.len()) {
+            (true, _) => "would be",
+            (false, 1) => "was",
+            (false, _) => "were",
+        };
         let records = count(stats.moved_records.len(), "revision record");
         let what = format!("{records} cannot be decoded and {verb} moved to quarantine");
         return Err(CommandError::DamageFound { what });
