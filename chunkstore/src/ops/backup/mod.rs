@@ -162,7 +162,7 @@ pub fn backup(
     match recheck(store, options, progress) {
         Ok(result) => {
             if let Some(Recheck { id, is_sound: false }) = result {
-                let consequence = "the next backup writes every chunk again";
+                let consequence = "a backup that meets the same bytes again heals it";
                 stats.warnings.push(format!("distrusted revision {id} is damaged: {consequence}"));
             }
             stats.recheck = result;

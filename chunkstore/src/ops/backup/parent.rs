@@ -62,10 +62,7 @@ impl Parent {
             let (id, trust) = (record.id, state.trust);
             warnings.push(format!("revision {id} is {trust}: every chunk is written again"));
         }
-        let is_doubted = |revision: &Revision| {
-            matches!(revision.state.trust, Trust::Distrusted | Trust::Damaged)
-        };
-        let history_has_doubts = history.revisions.iter().any(is_doubted);
+        let history_has_doubts = history.revisions.iter().any(|it| it.state.is_doubted());
         let has_damaged = history.revisions.iter().any(|it| it.state.trust == Trust::Damaged);
         let rewrites_all = !doubtful.is_empty();
         let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };

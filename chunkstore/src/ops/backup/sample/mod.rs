@@ -110,13 +110,25 @@ pub(super) fn compare(
     let mut comparison = Comparison::new(run, in_doubt, thread_count(run, root.span_len));
     let mut reader = ChunkReader::new(run.store);
     let mut picks = Vec::new();
+    let is_counted = matches!(choice, Choice::Count(_));
+    // What spans should have given and did not have.
+    let mut missing = 0;
     for round in choose_spans(run, root, choice).chunks(ROUND_LEN) {
+        if is_counted && missing == 0 && round.iter().all(|(_, count)| *count == 0) {
+            break;
+        }
         let pages: Vec<ChunkId> =
             round.iter().filter_map(|(span, _)| page_id(root, *span)).collect();
         let mut locations = run.store.index().view(|view| view.locate(&pages))?.into_iter();
         for (span, count) in round {
             let location = page_id(root, *span).and_then(|_| locations.next().flatten());
-            pick(run, &mut reader, (root, *span), location, (choice, *count), &mut picks)?;
+            let wanted = count + missing;
+            if is_counted && wanted == 0 {
+                continue;
+            }
+            let before = picks.len();
+            pick(run, &mut reader, (root, *span), location, (choice, wanted), &mut picks)?;
+            missing = wanted.saturating_sub((picks.len() - before) as u64);
             if LOOKUP_COUNT <= picks.len() {
                 comparison.add(&picks)?;
                 picks.clear();
@@ -143,9 +155,11 @@ fn thread_count(run: &Run<'_>, span_len: u64) -> NonZero<usize> {
         + stored_len_max(page.len_max)
         + page.entry_count_max * (ENTRY_LEN + size_of::<Pick>())
         + LOOKUP_COUNT * LOOKUP_ENTRY_MEMORY;
-    let each = 2 * chunk + stored_len_max(chunk);
+    // Both sides, the record, and what the allocator keeps of one of them.
+    let each = 3 * chunk + stored_len_max(chunk);
     let wanted = run.options.threads.or_else(|| thread::available_parallelism().ok());
-    let affordable = run.options.memory.saturating_sub(shared) / each;
+    // An eighth is left to what the allocator does not give back at once, as where spans are cut.
+    let affordable = (run.options.memory - run.options.memory / 8).saturating_sub(shared) / each;
     NonZero::new(affordable.min(wanted.map_or(1, NonZero::get))).unwrap_or(NonZero::<usize>::MIN)
 }
 
