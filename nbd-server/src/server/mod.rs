@@ -1,0 +1,321 @@
+//! Sockets and threads around the protocol.
+//!
+//! A thread accepts; each connection has one that reads and one that writes when the client is slow; a few workers carry
+//! requests out, whoever they are from. So a connection can stall or die without anybody else noticing. Memory is granted before it
+//! is taken: for each connection and for all of them.
+
+mod budget;
+mod connection;
+mod listener;
+mod monitor;
+mod outbox;
+mod pace;
+mod queue;
+mod read_ahead;
+mod socket;
+mod tls;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustls::ServerConfig;
+
+use self::budget::Budget;
+pub use self::listener::{Listener, Peer};
+pub use self::monitor::{Event, Monitor};
+use self::queue::{Queue, Work};
+use self::socket::Stream;
+pub use self::tls::{Tls, TlsError};
+use crate::export::{Export, Exports};
+use crate::limits::Limits;
+
+/// Time to wait when the process has no descriptors or memory for another connection.
+const RETRY_DELAY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// How a server runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What clients may ask for.
+    pub limits: Limits,
+    /// With it, nothing is served without TLS; without it, TLS is not offered.
+    pub tls: Option<Tls>,
+    /// Who is told what happens.
+    pub monitor: Arc<dyn Monitor>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limits: Limits::default(), tls: None, monitor: Arc::new(()) }
+    }
+}
+
+/// What all threads of a server share.
+#[derive(Debug)]
+struct Shared {
+    exports: Arc<dyn Exports>,
+    limits: Limits,
+    tls: Option<Arc<ServerConfig>>,
+    monitor: Arc<dyn Monitor>,
+    budget: Arc<Budget>,
+    queue: Queue,
+    is_stopping: AtomicBool,
+    stop: OwnedFd,
+    connections: Mutex<Connections>,
+    /// A connection has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    next: u64,
+    open: HashMap<u64, (Arc<Stream>, Peer)>,
+}
+
+/// A server that runs until it is stopped.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    acceptors: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct StopHandle {
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// If a socket or thread cannot be had.
+    pub fn start(
+        listeners: Vec<Listener>,
+        exports: Arc<dyn Exports>,
+        options: Options,
+    ) -> io::Result<Self> {
+        let Options { limits, tls, monitor } = options;
+        let shared = Arc::new(Shared {
+            exports,
+            limits,
+            tls: tls.as_ref().map(Tls::config),
+            monitor,
+            budget: Budget::new(usize::MAX, limits.server_len_max),
+            queue: Queue::default(),
+            is_stopping: AtomicBool::new(false),
+            stop: eventfd(0, EventfdFlags::CLOEXEC)?,
+            connections: Mutex::default(),
+            ended: Condvar::new(),
+        });
+        let mut server = Self { shared, acceptors: Vec::new(), workers: Vec::new() };
+        for _ in 0..limits.worker_count.max(1) {
+            let shared = Arc::clone(&server.shared);
+            server.workers.push(spawn("nbd-worker", move || work(&shared))?);
+        }
+        for listener in listeners {
+            listener.set_nonblocking()?;
+            let shared = Arc::clone(&server.shared);
+            server.acceptors.push(spawn("nbd-accept", move || accept(&listener, &shared))?);
+        }
+        Ok(server)
+    }
+
+    /// Returns what stops the server.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Waits until the server is stopped and its connections have ended. Requests that have begun by then are carried
+    /// out and answered, for as long as [`Limits::drain_timeout`] allows.
+    pub fn wait(mut self) {
+        for acceptor in self.acceptors.drain(..) {
+            // It had a bug; the other threads go on, and end.
+            drop(acceptor.join());
+        }
+        // Dropping does the rest.
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_handle().stop();
+        for acceptor in self.acceptors.drain(..) {
+            drop(acceptor.join());
+        }
+        let deadline = Instant::now() + self.shared.limits.drain_timeout;
+        if !self.shared.wait_until_ended(deadline) {
+            self.shared.shut_down(Shutdown::Both);
+            // Now only a request that hangs in its export keeps a thread; nobody waits for that.
+            if !self.shared.wait_until_ended(Instant::now() + Duration::from_millis(500)) {
+                self.shared.queue.close();
+                return;
+            }
+        }
+        self.shared.queue.close();
+        for worker in self.workers.drain(..) {
+            drop(worker.join());
+        }
+    }
+}
+
+impl StopHandle {
+    /// Asks the server to end. Returns at once.
+    pub fn stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+        // Any number but 0 makes it readable, for all who wait; it cannot fail before it has counted to 2^64.
+        let _cannot_fail = rustix::io::write(&self.shared.stop, &[1; 8]);
+        // Who waits for a request sees the end. Requests that were sent before are still read.
+        self.shared.shut_down(Shutdown::Read);
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        for (stream, _) in self.connections().open.values() {
+            stream.socket().shutdown(how);
+        }
+    }
+
+    fn wait_until_ended(&self, deadline: Instant) -> bool {
+        let mut connections = self.connections();
+        while !connections.open.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.ended.wait_timeout(connections, left);
+            connections = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Enters a connection, or says why there may not be one more.
+    fn register(&self, stream: &Arc<Stream>, peer: Peer) -> Result<u64, &'static str> {
+        let mut connections = self.connections();
+        // Under the lock: who stops the server finds every connection or none is added.
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return Err("the server ends");
+        }
+        if self.limits.connection_count_max <= connections.open.len() {
+            return Err("too many connections");
+        }
+        let of = |ip: IpAddr| {
+            connections.open.values().filter(|(_, peer)| peer.remote_ip() == Some(ip)).count()
+        };
+        if peer.remote_ip().is_some_and(|ip| self.limits.connection_count_per_peer_max <= of(ip)) {
+            return Err("too many connections from this address");
+        }
+        let number = connections.next;
+        connections.next += 1;
+        connections.open.insert(number, (Arc::clone(stream), peer));
+        Ok(number)
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn work(shared: &Shared) {
+    while let Some(work) = shared.queue.pop() {
+        match work {
+            Work::Request(connection, job) => connection.work(job, shared),
+            Work::ReadAhead(export, range) => read_ahead(&*export, &range),
+        }
+    }
+}
+
+/// What fails here fails again when it is asked for, and is told then.
+fn read_ahead(export: &dyn Export, range: &Range<u64>) {
+    let run = || export.cache(range.start, range.end - range.start);
+    drop(catch_unwind(AssertUnwindSafe(run)));
+}
+
+fn accept(listener: &Listener, shared: &Arc<Shared>) {
+    while !shared.is_stopping.load(Ordering::Relaxed) {
+        let mut ready = [
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(shared.stop.as_fd(), PollFlags::IN),
+        ];
+        // If this fails for want of memory, accepting says that there is nothing, and it is tried again.
+        let _tried_again = poll(&mut ready, None);
+        match listener.accept() {
+            Ok((socket, peer)) => begin(Arc::new(Stream::new(socket)), peer, shared),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                refuse(None, &error.to_string(), shared);
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(error) => {
+                refuse(None, &error.to_string(), shared);
+                // Without descriptors or memory the socket stays ready: wait for somebody else to end, or for the stop.
+                let mut stop = [PollFd::from_borrowed_fd(shared.stop.as_fd(), PollFlags::IN)];
+                let _waited = poll(&mut stop, Some(&RETRY_DELAY));
+            }
+        }
+    }
+}
+
+/// Whether the next connection can be accepted at once.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | WouldBlock
+    )
+}
+
+fn refuse(peer: Option<Peer>, reason: &str, shared: &Shared) {
+    shared.monitor.event(&Event::Refused { peer, reason });
+}
+
+/// Serves a connection on a thread of its own.
+fn begin(stream: Arc<Stream>, peer: Peer, shared: &Arc<Shared>) {
+    let number = match shared.register(&stream, peer) {
+        Ok(number) => number,
+        Err(reason) => return refuse(Some(peer), reason, shared),
+    };
+    let registration = Registration { shared: Arc::clone(shared), number };
+    let spawned = spawn("nbd-connection", move || {
+        let shared = &registration.shared;
+        let result = connection::serve(&stream, peer, shared);
+        stream.close();
+        shared.monitor.event(&Event::Disconnected { peer, error: result.as_ref().err() });
+        drop(registration);
+    });
+    if let Err(error) = spawned {
+        refuse(Some(peer), &error.to_string(), shared);
+    }
+}
+
+/// An entry among the connections, for as long as the connection lasts.
+#[derive(Debug)]
+struct Registration {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let ended = self.shared.connections().open.remove(&self.number);
+        drop(ended);
+        self.shared.ended.notify_all();
+    }
+}
