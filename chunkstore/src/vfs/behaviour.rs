@@ -39,6 +39,8 @@ behaviours![
     bulk_write_reads_back_aligned_or_not,
     read_past_the_end_fails,
     set_len_cuts_and_extends_by_zeros,
+    reserved_space_reads_as_zeros_and_keeps_what_lies_beside,
+    hole_leaves_what_lies_beside_and_the_length,
     file_opened_for_reading_cannot_be_written,
     open_file_survives_its_name,
     rename_no_replace_refuses_a_taken_name,
@@ -172,6 +174,28 @@ fn set_len_cuts_and_extends_by_zeros(vfs: &dyn Vfs, root: &Path) {
     assert_eq!(content(vfs, &path), b"ab\0\0");
 }
 
+fn reserved_space_reads_as_zeros_and_keeps_what_lies_beside(vfs: &dyn Vfs, root: &Path) {
+    let path = root.join("file");
+    let file = create(vfs, &path, b"abc");
+    file.reserve(8, 4).unwrap();
+    assert_eq!(content(vfs, &path), b"abc\0\0\0\0\0\0\0\0\0");
+    file.write_all_at(b"xyz", 9).unwrap();
+    file.reserve(3, 2).unwrap();
+    assert_eq!(content(vfs, &path), b"abc\0\0\0\0\0\0xyz");
+    file.reserve(5, 0).unwrap();
+}
+
+fn hole_leaves_what_lies_beside_and_the_length(vfs: &dyn Vfs, root: &Path) {
+    let path = root.join("file");
+    let file = create(vfs, &path, &[7; 3 * ALIGNMENT]);
+    file.punch_hole(ALIGNMENT as u64, ALIGNMENT as u64).unwrap();
+    file.punch_hole(ALIGNMENT as u64, 0).unwrap();
+    file.punch_hole(1 << 30, 5).unwrap();
+    let content = content(vfs, &path);
+    assert_eq!(content.len(), 3 * ALIGNMENT);
+    assert!(content[..ALIGNMENT].iter().chain(&content[2 * ALIGNMENT..]).all(|byte| *byte == 7));
+}
+
 fn file_opened_for_reading_cannot_be_written(vfs: &dyn Vfs, root: &Path) {
     let path = root.join("file");
     drop(create(vfs, &path, b"abc"));
@@ -181,6 +205,8 @@ fn file_opened_for_reading_cannot_be_written(vfs: &dyn Vfs, root: &Path) {
     assert!(buffer.fill(&[1; ALIGNMENT]).is_empty());
     assert!(file.write_bulk_at(buffer.as_slice(), 0).is_err());
     assert!(file.set_len(0).is_err());
+    assert!(file.reserve(0, 10).is_err());
+    assert!(file.punch_hole(0, 2).is_err());
     assert_eq!(content(vfs, &path), b"abc");
 }
 

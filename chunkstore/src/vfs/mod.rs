@@ -19,7 +19,7 @@ pub mod simulated;
 
 pub use aligned::{ALIGNMENT, AlignedBuffer};
 
-/// Bytes that [`VfsFile::allocate`] writes at once.
+/// Bytes that [`VfsFile::allocate`] and [`VfsFile::reserve`] write at once.
 const ALLOCATION_LEN: usize = 1 << 20;
 
 /// Whether a lock admits others of its kind.
@@ -73,6 +73,15 @@ pub trait Vfs: Debug + Send + Sync {
     ///
     /// - [`io::ErrorKind::AlreadyExists`] if the name is taken.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+
+    /// Creates a file for reading and writing that other users can neither read nor write.
+    ///
+    /// # Errors
+    ///
+    /// - [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        self.create_new(path)
+    }
 
     /// Opens an existing regular file, for writing too if `writable`.
     ///
@@ -208,6 +217,27 @@ pub trait VfsFile: Debug + Send + Sync {
         write_noise(len, |bytes, offset| self.write_all_at(bytes, offset))
     }
 
+    /// Sets space aside for a range, so that writing there later does not fail for want of it. Its bytes stay, or become
+    /// zeros: the caller has no use for what they were. Where there were none they are zeros.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; any part of the space may then be set aside.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        write_zeros(len, |bytes, start| self.write_all_at(bytes, offset.saturating_add(start)))
+    }
+
+    /// Gives the space of a range back, where the file system can do that. Its bytes become zeros or stay: the caller has no use
+    /// for them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
+
     /// Makes the bytes and the length durable (`fdatasync`).
     ///
     /// # Errors
@@ -246,6 +276,18 @@ fn write_noise(len: u64, write: impl Fn(&[u8], u64) -> io::Result<()>) -> io::Re
         noise.fill(&mut bytes);
         let count = usize::try_from(len - offset).unwrap_or(usize::MAX).min(bytes.len());
         write(&bytes[..count], offset)?;
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+/// Writes `len` zeros.
+fn write_zeros(len: u64, write: impl Fn(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
+    let zeros = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(ALLOCATION_LEN)];
+    let mut offset = 0;
+    while offset < len {
+        let count = usize::try_from(len - offset).unwrap_or(usize::MAX).min(zeros.len());
+        write(&zeros[..count], offset)?;
         offset += count as u64;
     }
     Ok(())

@@ -17,10 +17,15 @@ use rustix::rand::GetRandomFlags;
 
 use crate::environment::{Clock, Entropy, Identity};
 use crate::time::Timestamp;
-use crate::vfs::{ALIGNMENT, Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock, write_noise};
+use crate::vfs::{
+    ALIGNMENT, Entry, EntryKind, LockMode, Vfs, VfsFile, VfsLock, write_noise, write_zeros,
+};
 
 /// Permissions of a new file, before the umask.
 const FILE_MODE: u32 = 0o640;
+
+/// Permissions of a new file that is nobody else's business.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// Permissions of a new directory, before the umask.
 const DIRECTORY_MODE: u32 = 0o750;
@@ -42,13 +47,11 @@ impl RealVfs {
 
 impl Vfs for RealVfs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)?;
-        Ok(Box::new(RealFile { file, direct: OnceLock::new() }))
+        create_with_mode(path, FILE_MODE)
+    }
+
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        create_with_mode(path, PRIVATE_MODE)
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn VfsFile>> {
@@ -201,13 +204,26 @@ impl VfsFile for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            // No such call here: what is written takes space too.
-            Err(Errno::NOTSUP | Errno::NOSYS) => {
-                write_noise(len, |bytes, offset| self.write_all_at(bytes, offset))
-            }
-            other => other.map_err(io::Error::from),
+        if fallocate(&self.file, FallocateFlags::empty(), 0, len)? {
+            return Ok(());
         }
+        // No such call here: what is written takes space too.
+        write_noise(len, |bytes, offset| self.write_all_at(bytes, offset))
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 || fallocate(&self.file, FallocateFlags::empty(), offset, len)? {
+            return Ok(());
+        }
+        write_zeros(len, |bytes, start| self.write_all_at(bytes, offset.saturating_add(start)))
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if len != 0 {
+            let _nothing_is_lost_without = fallocate(&self.file, flags, offset, len)?;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -305,6 +321,23 @@ pub fn identity() -> Identity {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         process: std::process::id(),
         command: shortened(&arguments.join(" "), COMMAND_LEN_MAX),
+    }
+}
+
+fn create_with_mode(path: &Path, mode: u32) -> io::Result<Box<dyn VfsFile>> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+    Ok(Box::new(RealFile { file, direct: OnceLock::new() }))
+}
+
+/// Calls `fallocate`; `false` where there is no such call.
+fn fallocate(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<bool> {
+    loop {
+        match rustix::fs::fallocate(file, flags, offset, len) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -428,11 +461,14 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let vfs = RealVfs::new();
-        let [file, subdirectory] = ["file", "directory"].map(|name| directory.path().join(name));
+        let [file, private, subdirectory] =
+            ["file", "private", "directory"].map(|name| directory.path().join(name));
         drop(vfs.create_new(&file).unwrap());
+        drop(vfs.create_private(&private).unwrap());
         vfs.create_dir(&subdirectory).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&file) & !FILE_MODE, 0);
+        assert_eq!(mode(&private) & !PRIVATE_MODE, 0);
         assert_eq!(mode(&subdirectory) & !DIRECTORY_MODE, 0);
     }
 

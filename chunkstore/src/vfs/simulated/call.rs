@@ -21,6 +21,8 @@ pub enum CallKind {
     ReadExactAt,
     WriteAllAt,
     SetLen,
+    Reserve,
+    PunchHole,
     SyncData,
     TryLock,
     Describe,
@@ -39,6 +41,8 @@ impl CallKind {
             | Self::SyncDir
             | Self::WriteAllAt
             | Self::SetLen
+            | Self::Reserve
+            | Self::PunchHole
             | Self::SyncData
             | Self::Describe => true,
             Self::Open

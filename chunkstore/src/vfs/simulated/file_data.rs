@@ -71,6 +71,31 @@ impl FileData {
         Ok(())
     }
 
+    /// Extends the file to `len` bytes by zeros, if it is not longer already.
+    ///
+    /// # Errors
+    ///
+    /// - [`io::ErrorKind::FileTooLarge`] if the file would not fit in memory.
+    pub(super) fn grow(&mut self, len: u64) -> io::Result<()> {
+        let end = memory_len(len)?;
+        let start = self.live.len();
+        if end <= start {
+            return Ok(());
+        }
+        self.write(&vec![0; end - start], u64::try_from(start).map_err(io::Error::other)?)
+    }
+
+    /// Writes zeros where the file has bytes in a range.
+    ///
+    /// # Errors
+    ///
+    /// - [`io::ErrorKind::FileTooLarge`] if the range lies where no file can be.
+    pub(super) fn clear(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        let start = memory_len(offset)?.min(self.live.len());
+        let end = memory_len(offset.saturating_add(len))?.min(self.live.len());
+        self.write(&vec![0; end - start], offset)
+    }
+
     /// Makes the pending changes durable.
     pub(super) fn sync(&mut self) {
         if self.pending.is_empty() {

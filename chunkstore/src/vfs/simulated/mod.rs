@@ -26,6 +26,7 @@
 //!    done with [`SimulatedVfs::flip`] and its like, which act on live and durable state at once.
 //! 8. Space is the sum of the live lengths of all files that have a name or are open. A write
 //!    beyond the capacity is made as far as there is room, then fails with `ENOSPC`.
+//!    Reserving makes a file longer where it ends before, by zeros; a hole is zeros, and gives nothing back.
 //! 9. Locks are those of `flock`: between open file descriptions, gone when these are dropped. A
 //!    failed conversion loses the lock. Waiting longer than 30 s is a deadlock and panics.
 //!

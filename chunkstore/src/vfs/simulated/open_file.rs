@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 
 use rustix::io::Errno;
 
@@ -50,6 +51,12 @@ impl OpenFile {
     fn call(&self, kind: CallKind, offset: u64, len: usize) -> Call {
         let len = u64::try_from(len).expect("memory fits in 64 bits");
         Call { offset, len, ..Call::new(kind, &self.path) }
+    }
+
+    /// Begins a call that a file opened for reading refuses.
+    fn begin_writing(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.vfs.begin(call)?;
+        if self.writable { Ok(state) } else { Err(Errno::INVAL.into()) }
     }
 
     /// Writes as far as effect and capacity let it.
@@ -117,14 +124,26 @@ impl VfsFile for OpenFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let call = Call { len, ..Call::new(CallKind::SetLen, &self.path) };
-        let mut state = self.vfs.begin(call)?;
-        if !self.writable {
-            return Err(Errno::INVAL.into());
-        }
+        let mut state = self.begin_writing(call)?;
         if shortage(&state, self.node, len).is_some() {
             return Err(Errno::NOSPC.into());
         }
         state.file(self.node).data.set_len(len)
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let call = Call { offset, len, ..Call::new(CallKind::Reserve, &self.path) };
+        let mut state = self.begin_writing(call)?;
+        let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
+        if shortage(&state, self.node, end).is_some() {
+            return Err(Errno::NOSPC.into());
+        }
+        state.file(self.node).data.grow(end)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let call = Call { offset, len, ..Call::new(CallKind::PunchHole, &self.path) };
+        self.begin_writing(call)?.file(self.node).data.clear(offset, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
