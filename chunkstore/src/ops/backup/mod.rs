@@ -73,6 +73,9 @@ pub struct BackupOptions {
     pub source_name: SourceName,
     /// Tags of the revision.
     pub tags: Vec<String>,
+    /// The revision of this source that unchanged data is predicted from, and that the source is asked about for changes: the newest one
+    /// if `None`, or if it is gone.
+    pub parent: Option<RevisionId>,
     /// Threads that cut and compress; as many as there are processors if `None`.
     pub threads: Option<NonZero<usize>>,
     /// Bytes of memory that all buffers share. Of the threads, only as many are started as this suffices for. The program itself and
@@ -89,6 +92,7 @@ impl BackupOptions {
         Self {
             source_name,
             tags: Vec::new(),
+            parent: None,
             threads: None,
             memory: MEMORY_DEFAULT,
             sample: SampleSize::default(),
@@ -344,7 +348,7 @@ fn begin(
 ) -> Result<(Parent, Session)> {
     loop {
         let mut warnings_of_choice = Vec::new();
-        let parent = Parent::choose(store, &options.source_name, &mut warnings_of_choice)?;
+        let parent = Parent::choose(store, options, &mut warnings_of_choice)?;
         let pins = parent.revision.iter().map(|revision| revision.record.root).collect();
         let session = store.begin_session(SessionKind::Backup, pins)?;
         // Purge reads revisions first and pins second: a parent that is still there now is seen by every purge,

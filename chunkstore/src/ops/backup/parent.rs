@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::BackupOptions;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
 use crate::format::{PageEntry, RevisionState, Root, SpanRef, Trust};
-use crate::id::{ChunkId, QuarantineId, RevisionId, SourceName};
+use crate::id::{ChunkId, QuarantineId, RevisionId};
 use crate::revision::Revision;
 use crate::store::Store;
 
@@ -39,12 +40,13 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    /// Chooses the newest revision of `source`, unless one of them is in doubt.
+    /// Chooses the revision that the options name, or the newest one of the source, unless one of them is in doubt.
     pub(super) fn choose(
         store: &Store,
-        source: &SourceName,
+        options: &BackupOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
+        let source = &options.source_name;
         let history = store.history(Some(source))?;
         warnings.extend(history.damaged.iter().map(ToString::to_string));
         let newest = history.revisions.last();
@@ -65,7 +67,9 @@ impl Parent {
         let history_has_doubts = history.revisions.iter().any(|it| it.state.is_doubted());
         let has_damaged = history.revisions.iter().any(|it| it.state.trust == Trust::Damaged);
         let rewrites_all = !doubtful.is_empty();
-        let revision = if rewrites_all { None } else { history.revisions.into_iter().last() };
+        let is_wanted = |revision: &&Revision| Some(revision.record.id) == options.parent;
+        let wanted = history.revisions.iter().find(is_wanted).or(newest).cloned();
+        let revision = wanted.filter(|_| !rewrites_all);
         let root = revision.as_ref().and_then(|revision| {
             ChunkReader::new(store)
                 .read_root(&revision.record.root)
