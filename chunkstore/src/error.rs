@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::format::FormatError;
-use crate::id::{ChunkId, PackId, RevisionId, SourceName};
+use crate::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
 
 /// Result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,6 +94,26 @@ pub enum Error {
         /// Who holds it, as far as it is known.
         holder: String,
     },
+    /// An overlay belongs to another store.
+    #[error("overlay {path} belongs to store {found}, not to this one, {expected}", path = path.display())]
+    OtherStore {
+        /// The overlay.
+        path: PathBuf,
+        /// The store that it belongs to.
+        found: StoreId,
+        /// The store at hand.
+        expected: StoreId,
+    },
+    /// The revision that an overlay lies over is gone.
+    #[error("overlay {path} lies over revision {id} of {source_name}, which does not exist", path = path.display())]
+    NoSuchBase {
+        /// The overlay.
+        path: PathBuf,
+        /// The source of the revision.
+        source_name: SourceName,
+        /// The revision.
+        id: RevisionId,
+    },
     /// An option or parameter is out of its range.
     #[error("{what}")]
     InvalidOption {
@@ -165,6 +186,18 @@ pub enum ObjectName {
     },
     /// The index.
     Index,
+    /// An overlay as a whole: its header, or the directory of its map.
+    Overlay {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A page of the map of an overlay.
+    OverlayMap {
+        /// The file of the overlay.
+        path: PathBuf,
+        /// Bytes of the image that the page tells about.
+        range: Range<u64>,
+    },
     /// Any other file of the store.
     File {
         /// The file.
@@ -183,6 +216,14 @@ impl fmt::Display for ObjectName {
             Self::State { source, id } => write!(formatter, "state of revision {id} of {source}"),
             Self::Condemned { generation } => write!(formatter, "condemned list {generation}"),
             Self::Index => formatter.write_str("index"),
+            Self::Overlay { path } => write!(formatter, "overlay {}", path.display()),
+            Self::OverlayMap { path, range } => write!(
+                formatter,
+                "map of bytes {} to {} in overlay {}",
+                range.start,
+                range.end,
+                path.display()
+            ),
             Self::File { path } => write!(formatter, "{}", path.display()),
         }
     }

@@ -145,6 +145,11 @@ identifier!(
     SessionId,
     16
 );
+identifier!(
+    /// Name of an overlay: 128 random bits, in its header and in each page of its map.
+    OverlayId,
+    16
+);
 
 /// Name of a source: 1 to 255 bytes of `[A-Za-z0-9._-]`, without `.` or `-` at the start.
 ///

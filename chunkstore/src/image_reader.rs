@@ -181,6 +181,10 @@ impl ImageReader {
         self.root.image_len == 0
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub(crate) fn root(&self) -> &Root {
         &self.root
     }

@@ -61,6 +61,7 @@ mod given_up;
 pub mod image_reader;
 mod ledger;
 mod mark;
+pub mod overlay;
 mod parallel;
 mod quarantine;
 pub mod store;
@@ -69,6 +70,7 @@ pub mod ops;
 
 pub use crate::error::{Error, Result};
 pub use crate::image_reader::{Extent, ImageReader};
+pub use crate::overlay::Overlay;
 pub use crate::revision::{History, Revision};
 pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};
 

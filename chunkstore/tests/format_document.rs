@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use chunkstore::format::{
-    BackupStatistics, ChunkingConfig, Codec, CondemnedList, FooterRecord, FormatError, GivenUp,
-    Ledger, LedgerEntry, MismatchReport, ObjectKind, PackFooter, PackHeader, PackKind, Page,
-    PageEntry, Quarantined, QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord,
-    RevisionState, Root, SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
+    BackupStatistics, BlockState, BlockStates, ChunkingConfig, Codec, CondemnedList, FooterRecord,
+    FormatError, GivenUp, Ledger, LedgerEntry, MismatchReport, ObjectKind, OverlayHeader,
+    OverlayMapKind, OverlayMapPage, PackFooter, PackHeader, PackKind, Page, PageEntry, Quarantined,
+    QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord, RevisionState, Root,
+    SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
 };
-use chunkstore::id::{ChunkId, PackId, RevisionId, SessionId, StoreId};
+use chunkstore::id::{ChunkId, OverlayId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
 use chunkstore::time::Timestamp;
 use chunkstore::units::PackOffset;
@@ -22,7 +23,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 17] = [
+const EXAMPLES: [&str; 19] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -40,6 +41,8 @@ const EXAMPLES: [&str; 17] = [
     "mismatch-report",
     "quarantine-file",
     "given-up",
+    "overlay-header",
+    "overlay-map",
 ];
 
 /// Returns the bytes of all examples by name.
@@ -63,9 +66,13 @@ fn examples() -> BTreeMap<String, Vec<u8>> {
     examples
 }
 
-/// Returns the bytes of a line: pairs of digits up to two spaces in a row, which begin the explanation.
+/// Returns the bytes of a line: pairs of digits up to two spaces in a row, which begin the explanation. A pair with a count
+/// stands for as many.
 fn hex_of_line(line: &str) -> Vec<u8> {
     let (pairs, _) = line.split_once("  ").unwrap_or((line, ""));
+    if let Some((pair, count)) = pairs.split_once(" x") {
+        return vec![u8::from_str_radix(pair, 16).expect(line); count.parse().expect(line)];
+    }
     pairs.split(' ').map(|pair| u8::from_str_radix(pair, 16).expect(line)).collect()
 }
 
@@ -397,4 +404,37 @@ fn given_up_lists_are_as_documented() {
         lists: vec![root.parse().unwrap()],
     };
     assert_example("given-up", &file, GivenUp::encode, GivenUp::decode);
+}
+
+fn overlay_id() -> OverlayId {
+    "7f3a52c90b1e4d6896a0c4d2e8f15b37".parse().unwrap()
+}
+
+#[test]
+fn overlay_header_is_as_documented() {
+    let header = OverlayHeader {
+        id: overlay_id(),
+        store_id: store_id(),
+        revision: revision_id(),
+        source: "vm1".parse().unwrap(),
+        image_len: root().image_len,
+    };
+    let encode = |header: &OverlayHeader| header.encode().to_vec();
+    assert_example("overlay-header", &header, encode, OverlayHeader::decode);
+}
+
+#[test]
+fn overlay_map_is_as_documented() {
+    let mut states = BlockStates::new();
+    states.set(0, BlockState::Data);
+    states.set(2, BlockState::Zero);
+    let page = OverlayMapPage {
+        kind: OverlayMapKind::Map,
+        is_closed: false,
+        overlay: overlay_id(),
+        number: 0,
+        sequence: 2,
+        states,
+    };
+    assert_example("overlay-map", &page, OverlayMapPage::encode, OverlayMapPage::decode);
 }

@@ -11,6 +11,7 @@ mod faults;
 mod flip;
 mod golden;
 mod model;
+mod overlay;
 mod own_process;
 mod quarantine;
 mod regressions;

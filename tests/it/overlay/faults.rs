@@ -1,0 +1,246 @@
+//! Damage, failed calls and full disks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chunkstore::error::{Error, ObjectName, Result};
+use chunkstore::vfs::simulated::{
+    Counter, CrashMode, Effect, FaultKind, FaultPlan, UnsyncedData, UnsyncedNames,
+};
+use chunkstore::{ImageReader, Overlay};
+use support::simulated_store::{files_below, open};
+
+use super::{BLOCK_LEN, DATA_START, MAP_START, PATH, Scene, example, read_all};
+
+const KEPT: CrashMode = CrashMode { data: UnsyncedData::Kept, names: UnsyncedNames::Kept };
+
+/// A scene with an overlay in good order, of which both slots of the only page of the map were written.
+fn scene_with_overlay() -> (Scene, Vec<u8>) {
+    let scene = Scene::new(&example());
+    let overlay = scene.create();
+    let mut expected = scene.image.clone();
+    for place in [0, 50_000] {
+        overlay.write(place, &[9; 3 * BLOCK_LEN]).unwrap();
+        overlay.flush().unwrap();
+        let place = usize::try_from(place).unwrap();
+        expected[place..place + 3 * BLOCK_LEN].fill(9);
+    }
+    drop(overlay);
+    (scene, expected)
+}
+
+fn overlay_is_damaged(result: &Result<Overlay>) -> bool {
+    matches!(result, Err(Error::Damaged { object: ObjectName::Overlay { path }, .. }) if path == Path::new(PATH))
+}
+
+fn map_is_damaged<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error::Damaged { object: ObjectName::OverlayMap { path, range }, .. })
+        if path == Path::new(PATH) && range.contains(&0))
+}
+
+#[test]
+fn damaged_header_is_named_and_anything_else_is_no_overlay() {
+    let (scene, _) = scene_with_overlay();
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    for place in 0..360 {
+        scene.vfs.write_raw(PATH, bytes.clone()).unwrap();
+        scene.vfs.flip(PATH, place, 4).unwrap();
+        assert!(overlay_is_damaged(&scene.open()), "byte {place}");
+    }
+    for other in [&b""[..], b"x", &[0; 5000], &bytes[..359]] {
+        scene.vfs.write_raw(PATH, other).unwrap();
+        assert!(overlay_is_damaged(&scene.open()), "{} bytes", other.len());
+    }
+    scene.vfs.remove(PATH).unwrap();
+    assert!(matches!(scene.open(), Err(Error::Storage { action: "open", .. })));
+}
+
+#[test]
+fn damage_of_a_page_is_an_error_for_its_range_and_never_the_revision() {
+    let (scene, expected) = scene_with_overlay();
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    let slots: [&[u64]; 3] = [&[0], &[1], &[0, 1]];
+    for slots in slots {
+        for place in [0_u64, 20, 60, 4095] {
+            scene.vfs.write_raw(PATH, bytes.clone()).unwrap();
+            for slot in slots {
+                scene.vfs.flip(PATH, MAP_START + slot * 4096 + place, 1).unwrap();
+            }
+            let overlay = scene.open().unwrap();
+            assert!(!overlay.is_base(0, 1));
+            assert!(map_is_damaged(&overlay.read(0, &mut [0; 1])), "{slots:?} {place}");
+            assert!(map_is_damaged(&overlay.write(0, &[1; 1])));
+            assert!(map_is_damaged(&overlay.trim(0, 4096)));
+            assert!(map_is_damaged(&overlay.extents(0, 1, 1)));
+        }
+    }
+    // Also where the page has become zeros, as if nothing had been written.
+    let mut wiped = bytes.clone();
+    wiped[usize::try_from(MAP_START).unwrap()..usize::try_from(DATA_START).unwrap()].fill(0);
+    scene.vfs.write_raw(PATH, wiped).unwrap();
+    assert!(map_is_damaged(&scene.open().unwrap().read(0, &mut [0; 1])));
+    scene.vfs.write_raw(PATH, bytes).unwrap();
+    assert!(read_all(&scene.open().unwrap()) == expected);
+}
+
+#[test]
+fn damaged_directory_is_found_at_opening() {
+    let (scene, expected) = scene_with_overlay();
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    let both_slots = [4096 + 60, 8192 + 60];
+    for place in both_slots {
+        scene.vfs.flip(PATH, place, 1).unwrap();
+    }
+    assert!(overlay_is_damaged(&scene.open()));
+    // One of the two may have been torn: all pages of the map are looked at.
+    for place in both_slots {
+        scene.vfs.write_raw(PATH, bytes.clone()).unwrap();
+        scene.vfs.flip(PATH, place, 1).unwrap();
+        assert!(read_all(&scene.open().unwrap()) == expected);
+    }
+}
+
+#[test]
+fn page_of_another_overlay_is_damage() {
+    let (scene, _) = scene_with_overlay();
+    let mine = scene.vfs.read_all(PATH).unwrap();
+    let other = Overlay::create(Path::new("/other"), Arc::clone(&scene.revision)).unwrap();
+    other.write(0, b"x").unwrap();
+    drop(other);
+    let other = scene.vfs.read_all("/other").unwrap();
+    let map = usize::try_from(MAP_START).unwrap()..usize::try_from(MAP_START).unwrap() + 4096;
+    let mut mixed = mine;
+    mixed[map.clone()].copy_from_slice(&other[map]);
+    scene.vfs.write_raw(PATH, mixed).unwrap();
+    assert!(map_is_damaged(&scene.open().unwrap().read(0, &mut [0; 1])));
+}
+
+#[test]
+fn file_that_was_cut_is_an_error_where_bytes_are_missing() {
+    let (scene, expected) = scene_with_overlay();
+    scene.vfs.truncate(PATH, DATA_START + 50_000).unwrap();
+    let overlay = scene.open().unwrap();
+    let mut bytes = [0; 100];
+    overlay.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, expected[..100]);
+    assert!(overlay.read(55_000, &mut bytes).is_err());
+}
+
+#[test]
+fn failed_sync_ends_the_writing_and_not_the_reading() {
+    // Of the data, of the map, of the directory.
+    for sync in 0..3 {
+        let scene = Scene::new(&example());
+        let overlay = scene.create();
+        overlay.write(0, &[1; 5000]).unwrap();
+        let plan = FaultPlan::at(Counter::Syncs, sync, Effect::Fail(FaultKind::Device));
+        scene.vfs.set_faults(plan);
+        assert!(matches!(overlay.flush(), Err(Error::Storage { action: "sync", .. })), "{sync}");
+        let calls = scene.vfs.mutating_call_count();
+        assert!(overlay.flush().is_err() && overlay.close().is_err());
+        assert!(overlay.write(9, b"x").is_err() && overlay.trim(0, 4096).is_err());
+        assert!(overlay.write_zeroes(0, 100, false).is_err());
+        assert_eq!(read_all(&overlay)[..5000], [1; 5000]);
+        drop(overlay);
+        assert_eq!(scene.vfs.mutating_call_count(), calls, "nothing is tried again");
+    }
+}
+
+#[test]
+fn any_failed_call_is_an_error_and_loses_nothing_that_was_flushed() {
+    let run = |plan| {
+        let (scene, _) = scene_with_overlay();
+        let overlay = scene.open().unwrap();
+        overlay.write(8, &[2; 5000]).unwrap();
+        overlay.flush().unwrap();
+        scene.vfs.set_faults(plan);
+        let results = [
+            overlay.write(20_000, &[3; 9000]),
+            overlay.trim(0, 9000),
+            overlay.flush(),
+            overlay.write_zeroes(40_000, 9000, false),
+            overlay.flush(),
+        ];
+        let bytes = read_all(&overlay);
+        drop(overlay);
+        (scene, results, bytes)
+    };
+    let (scene, _, expected) = run(FaultPlan::none());
+    let mut failed = 0;
+    for call in 0..scene.vfs.mutating_call_count() {
+        for kind in [FaultKind::NoSpace, FaultKind::Device] {
+            let (scene, results, _) = run(FaultPlan::fail_mutation(call, kind));
+            let out_of_space =
+                |result: &Result<()>| result.as_ref().is_err_and(Error::is_out_of_space);
+            failed += results.iter().filter(|result| result.is_err()).count();
+            let is_poisoned = results
+                .iter()
+                .any(|result| matches!(result, Err(Error::Storage { action: "sync", .. })));
+            if kind == FaultKind::NoSpace && !is_poisoned {
+                let count = results.iter().filter(|result| result.is_err()).count();
+                assert_eq!(results.iter().filter(|result| out_of_space(result)).count(), count);
+            }
+            let vfs = scene.vfs.crash(&KEPT, call);
+            let store = open(&vfs, 50).unwrap();
+            let found = read_all(&Overlay::open(Path::new(PATH), &store).unwrap());
+            assert_eq!(found[60_000..], expected[60_000..]);
+            if results[4].is_ok() && results.iter().all(Result::is_ok) {
+                assert!(found == expected, "call {call}");
+            }
+        }
+    }
+    assert!(10 < failed);
+}
+
+#[test]
+fn full_disk_is_an_error_of_the_write_and_all_goes_on_with_space() {
+    let (scene, mut expected) = scene_with_overlay();
+    let overlay = scene.open().unwrap();
+    let used: u64 = scene.vfs.all_files().iter().map(|(_, len)| len).sum();
+    scene.vfs.set_capacity(Some(used + 10_000));
+    let end = expected.len() as u64;
+    let error = overlay.write(end - 20_000, &[4; 20_000]).unwrap_err();
+    assert!(error.is_out_of_space(), "{error:?}");
+    assert!(overlay.write_zeroes(end - 5000, 5000, false).unwrap_err().is_out_of_space());
+    assert!(read_all(&overlay) == expected);
+    overlay.write(1000, &[5; 100]).unwrap();
+    overlay.flush().unwrap();
+    expected[1000..1100].fill(5);
+    scene.vfs.set_capacity(None);
+    overlay.write(end - 20_000, &[4; 20_000]).unwrap();
+    let start = expected.len() - 20_000;
+    expected[start..].fill(4);
+    assert!(read_all(&overlay) == expected);
+    drop(overlay);
+    assert!(read_all(&scene.open().unwrap()) == expected);
+}
+
+#[test]
+fn damaged_revision_fails_the_write_of_a_part_of_a_block_and_nothing_else() {
+    let scene = Scene::new(&example());
+    drop(scene.create());
+    let store = open(&scene.vfs, 20).unwrap();
+    for path in files_below(&scene.vfs, "packs") {
+        let len = scene.vfs.read_all(&path).unwrap().len() as u64;
+        // Lists stay: they are in short packs.
+        if 30_000 < len {
+            for place in (200..len - 2000).step_by(50) {
+                scene.vfs.flip(&path, place, 1).unwrap();
+            }
+        }
+    }
+    let id = scene.revision.revision().record.id;
+    assert!(ImageReader::open(&store, &id).unwrap().read_exact_at(&mut [0; 1], 0).is_err());
+    let overlay = Overlay::open(Path::new(PATH), &store).unwrap();
+    let before = scene.vfs.read_all(PATH).unwrap();
+    let error = overlay.write(10, &[1; 2 * BLOCK_LEN]).unwrap_err();
+    assert!(error.is_damage(), "{error:?}");
+    assert!(scene.vfs.read_all(PATH).unwrap() == before, "nothing is written");
+    overlay.write(0, &[1; 2 * BLOCK_LEN]).unwrap();
+    overlay.write(10, &[2; 10]).unwrap();
+    let mut bytes = [0; 2 * BLOCK_LEN];
+    overlay.read(0, &mut bytes).unwrap();
+    assert_eq!((bytes[9], bytes[10], bytes[20]), (1, 2, 1));
+    overlay.trim(0, overlay.len()).unwrap();
+    assert!(read_all(&overlay).iter().all(|byte| *byte == 0));
+}
