@@ -197,6 +197,9 @@ pub(crate) struct BackupArguments {
     /// What to back up; in an empty or missing backup directory this does `init` first
     #[arg(long, value_name = "TYPE:SOURCE")]
     pub(crate) source: Option<String>,
+    /// Back up an overlay instead of the source: what was written over one of its revisions. Nobody may have it open
+    #[arg(long, value_name = "FILE", conflicts_with = "source")]
+    pub(crate) from_overlay: Option<PathBuf>,
     /// How much to read back from the store and compare with the source: a percentage, or adaptive (a few, and more after a doubt)
     #[arg(long, value_name = "PERCENT", value_parser = sample_size, default_value = "adaptive")]
     pub(crate) sample: SampleSize,

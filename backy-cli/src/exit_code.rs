@@ -89,8 +89,13 @@ fn of_store(error: &Error, signal: usize) -> u8 {
         Error::Damaged { source: FormatError::Unsupported { .. }, .. }
         | Error::UnsupportedFormat { .. } => FORMAT,
         Error::Damaged { .. } | Error::Missing { .. } | Error::LengthMismatch { .. } => DAMAGE,
-        Error::NotAStore { .. } | Error::NoSuchRevision { .. } => NOT_FOUND,
-        Error::CannotCreate { .. } | Error::Protected { .. } | Error::OtherTags { .. } => REFUSED,
+        Error::NotAStore { .. } | Error::NoSuchRevision { .. } | Error::NoSuchBase { .. } => {
+            NOT_FOUND
+        }
+        Error::CannotCreate { .. }
+        | Error::Protected { .. }
+        | Error::OtherTags { .. }
+        | Error::OtherStore { .. } => REFUSED,
         Error::Locked { .. } => LOCKED,
         Error::InvalidOption { .. } => USAGE,
         // This machine cannot be relied on; what is stored is sound.

@@ -80,6 +80,21 @@ fn of_store(error: &Error, command: &str) -> Option<String> {
         Error::Damaged { object: ObjectName::Index, .. } => {
             format!("`{command} index rebuild` makes it anew from the packs")
         }
+        Error::Damaged { object: ObjectName::Overlay { .. }, .. } => {
+            "if it is an overlay, its creation was interrupted, or the file was damaged; the store is not concerned"
+                .to_owned()
+        }
+        Error::Damaged { object: ObjectName::OverlayMap { .. }, .. } => {
+            "the file was damaged; other ranges of the overlay, and the store, are not concerned"
+                .to_owned()
+        }
+        Error::NoSuchBase { .. } => {
+            "an overlay holds only what differs from its revision; `protect` keeps a revision that is still needed"
+                .to_owned()
+        }
+        Error::OtherStore { .. } => {
+            "name a backup directory of the store that it belongs to with -b".to_owned()
+        }
         error if error.is_damage() => {
             format!(
                 "`{command} verify` lists all damage; `restore --keep-going` gets the rest; `repair` lets purges go on"

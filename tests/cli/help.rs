@@ -18,7 +18,7 @@ fn help_of_each_command_has_its_options() {
                 "--compression-level",
             ],
         ),
-        (&["backup"], &["TAGS", "manual:cli", "--source", "--force"]),
+        (&["backup"], &["TAGS", "manual:cli", "--source", "--from-overlay", "--force"]),
         (
             &["restore"],
             &[

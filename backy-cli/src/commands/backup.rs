@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chunkstore::Store;
+use chunkstore::error::Error;
 use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck};
-use chunkstore::source::FileSource;
+use chunkstore::source::{FileSource, Source, SourceError};
+use chunkstore::{Overlay, Store};
 
 use super::damage;
 use crate::arguments::BackupArguments;
@@ -21,6 +22,9 @@ use crate::tags;
 use crate::ui::Ui;
 
 pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(), CommandError> {
+    if let Some(overlay) = &arguments.from_overlay {
+        return back_up_overlay(path, overlay, arguments, ui);
+    }
     let named = arguments.source.as_deref().map(split_source).transpose()?;
     let config = Config::read(path)?;
     let schedule = config.as_ref().and_then(|config| config.schedule.clone()).unwrap_or_default();
@@ -49,7 +53,65 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     let source_name = source_name.expect("there is a configuration, or it was just written");
     let sample = arguments.sample;
     let options = BackupOptions { tags, sample, ..BackupOptions::new(source_name) };
-    let stats = ops::backup(&store, &source, &options, &ui.progress())?;
+    back_up(&store, &source, &options, ui).map(drop)
+}
+
+/// Backs up what an overlay has become, as a revision of the source that it lies over. The overlay is not changed.
+fn back_up_overlay(
+    path: &Path,
+    overlay: &Path,
+    arguments: &BackupArguments,
+    ui: &Ui,
+) -> Result<(), CommandError> {
+    let directory = BackupDirectory::open(path)?;
+    let schedule = directory.schedule().cloned().unwrap_or_default();
+    let tags = tags::parse(&arguments.tags, &schedule, arguments.force)?;
+    let store = directory.open_store()?;
+    let source = open_overlay(overlay, &store)?;
+    let base = &source.revision().record;
+    if let Some(name) = directory.source_name()?
+        && name != base.source
+    {
+        return Err(CommandError::Refused {
+            what: format!(
+                "overlay {} lies over a revision of {}, and {} is for {name}",
+                overlay.display(),
+                base.source,
+                path.display()
+            ),
+            hint: format!("use the backup directory of {}", base.source),
+        });
+    }
+    let (sample, parent) = (arguments.sample, Some(base.id));
+    let options = BackupOptions { tags, sample, parent, ..BackupOptions::new(base.source.clone()) };
+    let stats = back_up(&store, &source, &options, ui)?;
+    ui.note(&format!(
+        "overlay {} stays as it is, over revision {}; to go on from revision {}, make a new one over that, and remove this file",
+        overlay.display(),
+        base.id,
+        stats.id
+    ));
+    Ok(())
+}
+
+/// An overlay that cannot be opened is a source that cannot be read.
+fn open_overlay(path: &Path, store: &Store) -> Result<Overlay, CommandError> {
+    Overlay::open_for_reading(path, store).map_err(|error| match error {
+        Error::Storage { action: "open", source, .. } => {
+            CommandError::Source(SourceError::Open { name: path.display().to_string(), source })
+        }
+        other => CommandError::Store(other),
+    })
+}
+
+/// Makes the revision, and says what came of it.
+fn back_up(
+    store: &Store,
+    source: &dyn Source,
+    options: &BackupOptions,
+    ui: &Ui,
+) -> Result<BackupStats, CommandError> {
+    let stats = ops::backup(store, source, options, &ui.progress())?;
     for warning in &stats.warnings {
         ui.warning(warning);
     }
@@ -64,7 +126,8 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     }
     damage::tell_healed(&stats.healed, ui);
     let report = BackupReport::new(&stats, &options.source_name, &options.tags);
-    ui.result(&report, || summary(&stats))
+    ui.result(&report, || summary(&stats))?;
+    Ok(stats)
 }
 
 fn split_source(text: &str) -> Result<SourceConfig, CommandError> {

@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use chunkstore::{ImageReader, Overlay, Store};
 
 use super::compare::{assert_same, write_random_image};
 use super::machine::{Mount, create_sparse, figure, run_tool, skip};
-use crate::scene::{IMAGE, Scene, files_below};
+use crate::scene::{BACKUP_DIR, IMAGE, Scene, files_below};
 
 const DISK_LEN: u64 = 256 << 20;
 
@@ -221,4 +224,41 @@ fn restore_to_a_full_disk_leaves_no_file_behind() {
     fs::remove_file(filler).unwrap();
     scene.succeeds(["restore", "mnt/out"]);
     assert_same(&mount.point.join("out"), &scene.path(IMAGE));
+}
+
+#[test]
+fn overlay_on_a_full_disk_fails_writes_that_need_space_and_no_others() {
+    const RESERVED: usize = 1 << 20;
+    let Some((scene, mount)) = scene_with_small_disk() else { return };
+    write_random_image(&scene.path(IMAGE), 8, 1000);
+    scene.succeeds(["init", "file", IMAGE]);
+    scene.succeeds(["backup"]);
+    let mut expected = scene.read(IMAGE);
+    let store = Store::open(scene.path(BACKUP_DIR)).unwrap();
+    let id = scene.ids().remove(0).parse().unwrap();
+    let base = Arc::new(ImageReader::open(&store, &id).unwrap());
+    let path = mount.point.join("overlay");
+    let overlay = Overlay::create(&path, base).unwrap();
+    overlay.write_zeroes(0, RESERVED as u64, false).unwrap();
+    overlay.flush().unwrap();
+
+    let filler = mount.point.join("filler");
+    fill_disk(&filler);
+    overlay.write(0, &[1; RESERVED]).unwrap();
+    overlay.flush().unwrap();
+    expected[..RESERVED].fill(1);
+    let error = overlay.write(4 << 20, &[2; 2 << 20]).unwrap_err();
+    assert!(error.is_out_of_space(), "{error:?}");
+    let mut found = vec![0; expected.len()];
+    overlay.read(0, &mut found).unwrap();
+    assert!(found[..4 << 20] == expected[..4 << 20]);
+    overlay.flush().unwrap();
+
+    fs::remove_file(filler).unwrap();
+    overlay.write(4 << 20, &[2; 2 << 20]).unwrap();
+    expected[4 << 20..6 << 20].fill(2);
+    overlay.close().unwrap();
+    drop(overlay);
+    Overlay::open(&path, &store).unwrap().read(0, &mut found).unwrap();
+    assert!(found == expected);
 }
