@@ -16,10 +16,33 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(crate) struct ChunkReader {
     store: Store,
-    expander: Expander,
-    record: Vec<u8>,
+    buffers: ReadBuffers,
     /// Whether the index was compared with the packs because a chunk in quarantine has no place.
     has_compared: bool,
+    /// Whether the last chunk was not, or not soundly, where it was looked for first.
+    has_strayed: bool,
+}
+
+/// What reading takes apart from the chunk itself. It is worth keeping.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBuffers {
+    expander: Expander,
+    record: Vec<u8>,
+}
+
+impl ReadBuffers {
+    /// Returns room for a record. What is in it is old.
+    fn record_of(&mut self, len: usize) -> &mut [u8] {
+        if self.record.len() < len {
+            self.record.resize(len, 0);
+        }
+        &mut self.record[..len]
+    }
+
+    /// Returns the bytes that the last records took.
+    pub(crate) const fn record_len(&self) -> usize {
+        self.record.capacity()
+    }
 }
 
 /// Copies that the readers of one handle set aside at once. Each costs a look through all packs for another copy; where that
@@ -37,12 +60,26 @@ enum ReadFault {
 
 impl ChunkReader {
     pub(crate) fn new(store: &Store) -> Self {
-        Self {
-            store: store.clone(),
-            expander: Expander::new(),
-            record: Vec::new(),
-            has_compared: false,
-        }
+        Self::with_buffers(store, ReadBuffers::default(), false)
+    }
+
+    /// Goes on with the buffers of another reader, and with what another one knows: see [`Self::has_compared`].
+    pub(crate) fn with_buffers(store: &Store, buffers: ReadBuffers, has_compared: bool) -> Self {
+        Self { store: store.clone(), buffers, has_compared, has_strayed: false }
+    }
+
+    pub(crate) fn into_buffers(self) -> ReadBuffers {
+        self.buffers
+    }
+
+    /// Returns whether the index was compared with the packs because a chunk in quarantine has no place: once is enough.
+    pub(crate) const fn has_compared(&self) -> bool {
+        self.has_compared
+    }
+
+    /// Returns whether the last chunk was not, or not soundly, at the location that was given: who keeps locations forgets it.
+    pub(crate) const fn has_strayed(&self) -> bool {
+        self.has_strayed
     }
 
     /// Replaces `plain` by the bytes of chunk `id`. `location` is where a lookup found it, if one was made.
@@ -57,6 +94,7 @@ impl ChunkReader {
         location: Option<Location>,
         plain: &mut Vec<u8>,
     ) -> Result<()> {
+        self.has_strayed = false;
         match self.find_and_read(kind, id, location, plain) {
             Err(Error::Damaged { object: ObjectName::Chunk { pack: Some(pack), .. }, source })
                 if !matches!(source, FormatError::Quarantined { .. }) =>
@@ -97,9 +135,13 @@ impl ChunkReader {
         };
         let first = match self.read_at(kind, id, location, plain) {
             Ok(()) => return Ok(()),
-            Err(ReadFault::Chunk(error)) => return Err(error),
+            Err(ReadFault::Chunk(error)) => {
+                self.has_strayed = true;
+                return Err(error);
+            }
             Err(ReadFault::Place(error)) => error,
         };
+        self.has_strayed = true;
         if location.is_none() && self.store.index().was_renewed() {
             // Looked for in all packs already. With many missing chunks that must not be done for each of them.
             return Err(first);
@@ -202,22 +244,21 @@ impl ChunkReader {
         expected.check_lengths().map_err(|source| ReadFault::Place(in_chunk(source)))?;
 
         let len = RecordHeader::LEN + to_usize(location.stored_len);
-        self.record.resize(len, 0);
+        let record = self.buffers.record_of(len);
         let storage = self.store.storage();
-        read_record(storage, &pack, &mut self.record, location.offset).map_err(
-            |error| match error {
-                Error::Missing { .. } => ReadFault::Place(Error::Missing {
-                    object: ObjectName::Chunk { id: *id, pack: Some(pack) },
-                }),
-                Error::Damaged { source, .. } => ReadFault::Place(in_chunk(source)),
-                other => ReadFault::Chunk(other),
-            },
-        )?;
-        let (header, payload) = self.record.split_at(RecordHeader::LEN);
+        read_record(storage, &pack, record, location.offset).map_err(|error| match error {
+            Error::Missing { .. } => ReadFault::Place(Error::Missing {
+                object: ObjectName::Chunk { id: *id, pack: Some(pack) },
+            }),
+            Error::Damaged { source, .. } => ReadFault::Place(in_chunk(source)),
+            other => ReadFault::Chunk(other),
+        })?;
+        let (header, payload) = self.buffers.record[..len].split_at(RecordHeader::LEN);
         let header = RecordHeader::decode(header)
             .and_then(|header| expected.check(&header).map(|()| header))
             .map_err(|source| ReadFault::Place(in_chunk(source)))?;
-        self.expander
+        self.buffers
+            .expander
             .expand(&header, payload, plain)
             .map_err(|source| ReadFault::Chunk(in_chunk(source)))
     }

@@ -238,7 +238,7 @@ impl Error {
         move |source| Self::Storage { action, path: path.into(), source }
     }
 
-    /// Returns the same damage, for another report of it.
+    /// Returns the same error, for another report of it: of what reading can fail with.
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Damaged { object, source } => {
@@ -249,7 +249,14 @@ impl Error {
                 let (found, supported) = (*found, *supported);
                 Self::UnsupportedFormat { object: object.clone(), found, supported }
             }
-            other => Self::Bug { what: format!("{other} is no damage") },
+            Self::Storage { action, path, source } => {
+                let source = source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                );
+                Self::Storage { action, path: path.clone(), source }
+            }
+            other => Self::Bug { what: format!("{other} is not what reading fails with") },
         }
     }
 
