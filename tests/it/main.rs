@@ -10,6 +10,7 @@ mod diff;
 mod faults;
 mod flip;
 mod golden;
+mod image_reader;
 mod model;
 mod overlay;
 mod own_process;

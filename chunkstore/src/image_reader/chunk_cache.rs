@@ -1,5 +1,6 @@
 //! What all readers of a process keep together.
 
+use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::page::SpanPage;
@@ -21,7 +22,6 @@ const BUFFER_LEN_MAX: usize = 1 << 20;
 ///
 /// Chunks are kept by id, so what revisions have in common is there once, and is read once even if several threads
 /// need it at the same moment. A scan of a large image does not drive out what is used again and again.
-#[derive(Debug)]
 pub struct ChunkCache {
     pub(super) chunks: Cache<Vec<u8>>,
     pub(super) pages: Cache<SpanPage>,
@@ -79,5 +79,11 @@ impl ChunkCache {
                 buffers.push(spare);
             }
         }
+    }
+}
+
+impl fmt::Debug for ChunkCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ChunkCache({} of {} bytes)", self.byte_len(), self.byte_len_max())
     }
 }
