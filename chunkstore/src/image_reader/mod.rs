@@ -308,8 +308,9 @@ impl ImageReader {
     fn page(&self, span: usize, id: &ChunkId) -> Result<Arc<Entry<SpanPage>>> {
         let range = self.root.span_range(span);
         let page = self.cache.pages.get_or_load(id, || {
-            let read =
-                |reader: &mut ChunkReader| reader.read_page(id, None, range.end - range.start);
+            let location = self.store.index().locate_often(&[*id])?.into_iter().next().flatten();
+            let span_len = range.end - range.start;
+            let read = |reader: &mut ChunkReader| reader.read_page(id, location, span_len);
             let page = SpanPage::new(&self.with_reader(read)?);
             let byte_len = page.byte_len();
             Ok((page, byte_len))

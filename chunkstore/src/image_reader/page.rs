@@ -7,7 +7,6 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::locate_entries;
 use crate::error::Result;
 use crate::format::{Page, PageEntry};
 use crate::id::{ChunkId, PackId, SessionId};
@@ -191,16 +190,11 @@ impl SpanPage {
     fn locate(&self, store: &Store, group: usize) -> Result<Vec<Option<Location>>> {
         let first = group * LOCATED_TOGETHER;
         let last = (first + LOCATED_TOGETHER).min(self.starts.len());
-        let entry = |index: usize| {
-            let range = self.range(index);
-            if self.starts[index] & 1 == 1 {
-                PageEntry::Zero { len: range.end - range.start }
-            } else {
-                let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
-                PageEntry::Data { len, id: self.ids[index] }
-            }
-        };
-        let entries: Vec<PageEntry> = (first..last).map(entry).collect();
-        locate_entries(store, &entries)
+        let is_data = |index: usize| self.starts[index] & 1 == 0;
+        let ids: Vec<ChunkId> =
+            (first..last).filter(|index| is_data(*index)).map(|index| self.ids[index]).collect();
+        let mut found = store.index().locate_often(&ids)?.into_iter();
+        let mut place = |index: usize| is_data(index).then(|| found.next().flatten()).flatten();
+        Ok((first..last).map(&mut place).collect())
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -99,10 +99,64 @@ impl StorageBackend for FileBackend {
     }
 }
 
+/// The file of a view, as long as somebody reads it.
+#[derive(Debug, Default)]
+pub(super) struct FileSlot {
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    file: Option<Arc<dyn VfsFile>>,
+    readers: usize,
+}
+
+/// Keeps the file in its slot.
+#[derive(Debug)]
+pub(super) struct Reading {
+    slot: Arc<FileSlot>,
+}
+
+impl FileSlot {
+    /// Puts the file there, unless another reader has it there already: that one is the same.
+    pub(super) fn put(self: &Arc<Self>, file: Box<dyn VfsFile>) -> Reading {
+        let mut state = self.state();
+        state.readers += 1;
+        state.file.get_or_insert_with(|| Arc::from(file));
+        Reading { slot: Arc::clone(self) }
+    }
+
+    fn get(&self) -> io::Result<Arc<dyn VfsFile>> {
+        let no_reader = || io::Error::new(io::ErrorKind::NotFound, "nobody reads the index");
+        self.state().file.clone().ok_or_else(no_reader)
+    }
+
+    fn state(&self) -> MutexGuard<'_, SlotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    /// Leaves the file there as long as there is the slot.
+    fn leave(self) {
+        self.slot.state().readers += 1;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut state = self.slot.state();
+        state.readers -= 1;
+        if state.readers == 0 {
+            state.file = None;
+        }
+    }
+}
+
 /// A view of the file; writes stay in memory and end with it.
 #[derive(Debug)]
 pub(super) struct ViewBackend {
-    file: Box<dyn VfsFile>,
+    file: Arc<FileSlot>,
     state: Mutex<ViewState>,
 }
 
@@ -116,8 +170,15 @@ struct ViewState {
 }
 
 impl ViewBackend {
+    /// Returns a view of a file that nobody else uses.
     pub(super) fn new(file: Box<dyn VfsFile>) -> io::Result<Self> {
-        let len = file.len()?;
+        let slot = Arc::<FileSlot>::default();
+        slot.put(file).leave();
+        Self::of_slot(slot)
+    }
+
+    pub(super) fn of_slot(file: Arc<FileSlot>) -> io::Result<Self> {
+        let len = file.get()?.len()?;
         Ok(Self {
             file,
             state: Mutex::new(ViewState { len, file_len: len, blocks: BTreeMap::new() }),
@@ -130,7 +191,10 @@ impl ViewBackend {
         let available = usize::try_from(available).map_err(io::Error::other)?;
         let (from_file, behind) = out.split_at_mut(available);
         behind.fill(0);
-        if from_file.is_empty() { Ok(()) } else { self.file.read_exact_at(from_file, offset) }
+        if from_file.is_empty() {
+            return Ok(());
+        }
+        self.file.get()?.read_exact_at(from_file, offset)
     }
 }
 

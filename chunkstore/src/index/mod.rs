@@ -9,6 +9,7 @@
 
 mod backend;
 mod change;
+mod kept;
 mod quarantine;
 mod rebuild;
 mod reconcile;
@@ -29,6 +30,7 @@ pub(crate) use self::tables::PackRow;
 pub(crate) use self::view::{Location, View};
 
 use self::backend::{FileBackend, FileState, ViewBackend};
+use self::kept::KeptView;
 use self::record_buckets::Overflow;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -83,6 +85,8 @@ pub(crate) struct Index {
     in_memory: Arc<Mutex<Option<Database>>>,
     /// Whether this handle has built the index anew because a chunk was not to be found.
     was_renewed: Arc<Mutex<bool>>,
+    /// The database of those who look up often.
+    kept: KeptView,
     /// What was read last of the quarantine.
     quarantine: Arc<Mutex<Arc<Quarantine>>>,
 }
@@ -101,6 +105,7 @@ impl Index {
             store_id,
             in_memory: Arc::default(),
             was_renewed: Arc::default(),
+            kept: KeptView::default(),
             quarantine: Arc::default(),
         }
     }
