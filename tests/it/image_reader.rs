@@ -226,6 +226,35 @@ fn places_that_a_purge_has_changed_are_looked_up_again_once() {
     assert_eq!(missed.count(), 0, "nobody looks for a pack that is gone");
 }
 
+#[test]
+fn lookups_see_what_other_handles_have_committed() {
+    let (vfs, store) = new_store(&small_chunks());
+    let image = random_image(1, 300_000);
+    let mut kept = image.clone();
+    kept.write(40_000, &Numbers(2).bytes(260_000));
+    let mut olds = vec![back_up(&store, "old", &image).id];
+    let id = back_up(&store, "disk", &kept).id;
+    let other = |seed| Store::open_in(environment(vfs.clone(), seed), "/store").unwrap();
+    // Nothing is kept but the database of the index.
+    let reader = open(&store, &id, &Arc::new(ChunkCache::new(1)));
+    for round in 0..3 {
+        assert_reads(&reader, &kept);
+        ops::forget(&other(10 + round), &[olds.pop().unwrap()]).unwrap();
+        let repacked = purge_now(&other(20 + round)).repacked_packs;
+        assert!(round != 0 || 0 < repacked);
+        vfs.set_faults(FaultPlan::none());
+        assert_reads(&reader, &kept);
+        let strayed = vfs.calls().into_iter().filter(|call| {
+            call.path.starts_with("/store/packs") && vfs.read_all(&call.path).is_err()
+        });
+        assert_eq!(strayed.count(), 0, "nobody looks for a pack that is gone");
+        ops::rebuild_index(&other(30 + round), &NoProgress).unwrap();
+        let mut more = kept.clone();
+        more.write(0, &Numbers(50 + round).bytes(30_000));
+        olds.push(back_up(&other(40 + round), "old", &more).id);
+    }
+}
+
 /// Returns the chunk with a byte, and its range.
 fn chunk_at(reader: &ImageReader, offset: u64) -> (ChunkId, Range<u64>) {
     let extents = reader.extents(offset, 1).unwrap();

@@ -9,7 +9,7 @@ use crate::chunk_reader::ReadBuffers;
 use crate::error::{Error, Result};
 use crate::id::StoreId;
 
-/// One part in this many of the bytes is for pages: 8 MiB keep those of 9 GiB with chunks of 64 KiB, at 58 bytes for each.
+/// One part in this many of the bytes is for pages: 8 MiB keep those of 8 GiB with chunks of 64 KiB, at 64 bytes for each.
 const PAGES_PART: usize = 4;
 
 /// Buffers for reading that are kept, so that each thread finds one.

@@ -30,6 +30,11 @@ struct State {
     is_marking: bool,
 }
 
+/// Returns up to how many chunks are not worth a pass.
+fn too_few(state: &State) -> usize {
+    state.marked.len() / PART
+}
+
 impl Lost {
     /// Notes a chunk that could not be read, once.
     pub(super) fn note(&self, chunk: ChunkId) {
@@ -41,8 +46,9 @@ impl Lost {
 
     /// Marks what was noted, if that is worth the work and nobody else is at it.
     pub(super) fn mark(&self, store: &Store) {
-        while let Some(chunks) = self.begin(|state| state.marked.len() / PART) {
-            self.end(store, chunks);
+        while let Some(chunks) = self.begin(too_few) {
+            let is_marked = store.mark_hit(&chunks).is_ok();
+            self.end(chunks, is_marked);
         }
     }
 
@@ -54,7 +60,8 @@ impl Lost {
         state.pending.extend(failed);
         drop(state);
         if let Some(chunks) = self.begin(|_| 0) {
-            self.end(store, chunks);
+            let is_marked = store.mark_hit(&chunks).is_ok();
+            self.end(chunks, is_marked);
         }
     }
 
@@ -67,8 +74,7 @@ impl Lost {
         Some(std::mem::take(&mut state.pending))
     }
 
-    fn end(&self, store: &Store, chunks: HashSet<ChunkId>) {
-        let is_marked = store.mark_hit(&chunks).is_ok();
+    fn end(&self, chunks: HashSet<ChunkId>, is_marked: bool) {
         let mut state = self.state();
         if !is_marked {
             state.failed.extend(&chunks);
@@ -79,5 +85,46 @@ impl Lost {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> ChunkId {
+        ChunkId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    #[test]
+    fn first_losses_are_marked_at_once_and_many_in_few_passes() {
+        let lost = Lost::default();
+        let (mut passes, mut marked) = (0, 0);
+        for number in 0..5000 {
+            lost.note(id(number));
+            lost.note(id(number / 2));
+            if let Some(chunks) = lost.begin(too_few) {
+                passes += 1;
+                marked += chunks.len();
+                lost.note(id(number));
+                assert!(lost.begin(too_few).is_none(), "one at once");
+                lost.end(chunks, true);
+            }
+            assert!(number >= 16 || passes == number + 1, "{passes} after {number}");
+        }
+        assert!((90..150).contains(&passes), "{passes}");
+        let rest = lost.begin(|_| 0).map_or(0, |chunks| chunks.len());
+        assert!(5000 * 15 / 16 <= marked && marked + rest >= 5000, "{marked} {rest}");
+    }
+
+    #[test]
+    fn what_cannot_be_marked_is_tried_again_at_the_end_only() {
+        let lost = Lost::default();
+        lost.note(id(1));
+        let chunks = lost.begin(too_few).unwrap();
+        lost.end(chunks, false);
+        lost.note(id(1));
+        assert!(lost.begin(too_few).is_none());
+        assert_eq!(lost.state().failed.len(), 1);
     }
 }

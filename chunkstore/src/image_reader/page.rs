@@ -1,4 +1,4 @@
-//! The chunk list of one span, ready to be read at random: 40 bytes for an entry, and 16 more for where its chunk is once that was
+//! The chunk list of one span, ready to be read at random: 40 bytes for an entry, and up to 24 more for where its chunk is once that was
 //! looked up.
 //!
 //! Offsets are from the start of the span, so equal spans of any images share one. Invariant: the entries cover the span in order and
@@ -17,8 +17,8 @@ use crate::units::PackOffset;
 /// Neighbouring entries whose places are looked up together: a read of one block does not wait until all chunks of 64 MiB are found.
 const LOCATED_TOGETHER: usize = 64;
 
-/// Packs that these entries lie in, as they are counted for memory: mostly it is one or two.
-const PACKS_COUNTED: usize = 2;
+/// Packs that these entries lie in, as they are counted for memory: mostly it is one or two, after many changes some more.
+const PACKS_COUNTED: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct SpanPage {

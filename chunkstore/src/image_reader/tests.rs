@@ -39,7 +39,7 @@ fn pieces_of_any_part_cover_it_in_order() {
 fn page_counts_what_it_takes_once_all_is_looked_up() {
     let entries: Vec<PageEntry> = (0..1000).map(|_| data(65_536, 1)).collect();
     let page = SpanPage::new(&Page { entries });
-    assert!((56 * 1000..60 * 1000).contains(&page.byte_len()), "{}", page.byte_len());
+    assert!((60 * 1000..65 * 1000).contains(&page.byte_len()), "{}", page.byte_len());
 }
 
 #[test]
