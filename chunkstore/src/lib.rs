@@ -70,7 +70,7 @@ pub mod store;
 pub mod ops;
 
 pub use crate::error::{Error, Result};
-pub use crate::image_reader::{ChunkCache, Extent, ImageReader, Run};
+pub use crate::image_reader::{Allocation, ChunkCache, Extent, ImageReader, Run};
 pub use crate::overlay::Overlay;
 pub use crate::revision::{History, Revision};
 pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};

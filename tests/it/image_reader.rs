@@ -9,7 +9,7 @@ use std::thread;
 use chunkstore::error::{Error, ObjectName};
 use chunkstore::format::{FormatError, RecordHeader, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId};
-use chunkstore::image_reader::{ChunkCache, Extent, ImageReader, Run};
+use chunkstore::image_reader::{Allocation, ChunkCache, Extent, ImageReader, Run};
 use chunkstore::ops;
 use chunkstore::progress::NoProgress;
 use chunkstore::store::{Store, StoreOptions};
@@ -105,6 +105,33 @@ fn quick_read_gives_what_a_read_gives_or_nothing() {
         assert!(matches!(result, Err(Error::InvalidOption { .. })), "{result:?}");
     }
     assert!(reader.try_read_at(&mut [], image.len()).unwrap());
+}
+
+#[test]
+fn allocation_says_what_extents_say_up_to_a_count() {
+    let (_, store) = new_store(&small_chunks());
+    let image = mixed_image();
+    let id = back_up(&store, "disk", &image).id;
+    let reader = ImageReader::open(&store, &id).unwrap();
+    proptest!(ProptestConfig::with_cases(200), |(place in places(), count_max in 0..4_usize)| {
+        let (offset, _) = place;
+        let mut expected: Vec<Allocation> = Vec::new();
+        for extent in reader.extents(offset, image.len() - offset).unwrap() {
+            let (range, is_zero) = match extent {
+                Extent::Data { range, .. } => (range, false),
+                Extent::Zero { range } => (range, true),
+            };
+            let len = range.end - range.start;
+            match expected.last_mut() {
+                Some(last) if last.is_zero == is_zero => last.len += len,
+                _ => expected.push(Allocation { len, is_zero }),
+            }
+        }
+        let len = image.len() - offset;
+        prop_assert_eq!(&reader.allocation(offset, len, usize::MAX).unwrap(), &expected);
+        expected.truncate(count_max);
+        prop_assert_eq!(&reader.allocation(offset, len, count_max).unwrap(), &expected);
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A read looks up the page of a span and in it the chunks; both come from a [`ChunkCache`], which all readers of a process may
 //! share, or from the packs. Invariant: every byte that is given out was hashed after it was read from the store.
 
+mod allocation;
 mod changes;
 mod chunk_cache;
 mod lost;
@@ -15,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::allocation::Allocation;
 pub use self::changes::Run;
 pub use self::chunk_cache::ChunkCache;
 
