@@ -43,6 +43,17 @@ Only the lists of the chunks are read, so this takes as long as there are differ
 Revisions: 0 is the newest, 1 the one before; an id or its unique beginning; A , B for two of them;
 see `backy find --help`.";
 
+const NBD_SERVER: &str = "\
+Without -H, -p and --socket it listens on a Unix socket that only its user can open, in
+$XDG_RUNTIME_DIR or /run, or on what systemd has opened for it. -H or -p mean TCP, on localhost and
+port 10809 (backy's was 9000). Addresses that others can reach need TLS, or --insecure-plaintext.
+
+A client names an export by a revision specification: latest, 0, an id, tag:daily; see `backy find
+--help`. Without a name it gets the one of -r. What has changed since another revision is the
+metadata context qemu:dirty-bitmap:SPEC.
+
+SIGTERM or SIGINT end the server: requests that have begun are finished, within 10 seconds.";
+
 const REPAIR: &str = "\
 Nothing is deleted. The index is made anew; damaged revision records and states are moved to
 quarantine/ in the store; pages and roots that nobody can serve no longer stop a purge. What only
@@ -146,6 +157,9 @@ pub(crate) enum Command {
     Expire(ExpireArguments),
     /// Give back the space that no revision needs
     Purge(PurgeArguments),
+    /// Serve revisions as block devices over NBD, until SIGTERM
+    #[command(after_help = NBD_SERVER)]
+    NbdServer(NbdServerArguments),
     /// Make anew what can be made anew, move aside what cannot be read, and say which bytes are lost
     #[command(after_help = REPAIR)]
     Repair(RepairArguments),
@@ -242,6 +256,56 @@ pub(crate) struct RestoreArguments {
     /// Leave zeros where the store is damaged, list the ranges, and exit with 4
     #[arg(long)]
     pub(crate) keep_going: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NbdServerArguments {
+    /// Listen on this address or name, over TCP [default: localhost, if -p is given]
+    #[arg(short = 'H', long, value_name = "ADDR", conflicts_with = "socket")]
+    pub(crate) host: Option<String>,
+    /// Listen on this port, over TCP; 0 for any [default: 10809, if -H is given]
+    #[arg(short, long, value_name = "PORT", conflicts_with = "socket")]
+    pub(crate) port: Option<u16>,
+    /// Listen on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The revision that clients get who name none [default: latest, or that of the overlay]
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) revision: Option<String>,
+    /// Accept writes, and forget them when the server ends
+    #[arg(long, conflicts_with = "overlay")]
+    pub(crate) writable: bool,
+    /// Accept writes to the default revision, and keep them in this file; goes on with one that exists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) overlay: Option<PathBuf>,
+    /// Serve through TLS only: certificate chain of the server, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_client_ca")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key of the server, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Authority that has signed the certificates of clients, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Listen without TLS where others can read and change what is sent
+    #[arg(long, conflicts_with = "tls_certificate")]
+    pub(crate) insecure_plaintext: bool,
+    /// Memory for chunks that were read, shared by all clients
+    #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = cache_len)]
+    pub(crate) cache: u64,
+}
+
+impl NbdServerArguments {
+    /// Returns the specification of the default revision.
+    pub(crate) fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("latest")
+    }
+}
+
+fn cache_len(text: &str) -> Result<u64, &'static str> {
+    human::parse_size(text)
+        .filter(|len| (16 << 20..=1 << 40).contains(len))
+        .ok_or("expected a size from 16MiB on, such as 256MiB")
 }
 
 #[derive(Args, Debug)]

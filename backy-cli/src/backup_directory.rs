@@ -105,8 +105,16 @@ impl BackupDirectory {
         text: &str,
         ui: &Ui,
     ) -> Result<Revision, CommandError> {
+        self.select_one_of(self.history(store, ui)?, text)
+    }
+
+    /// Returns the one revision of a history that `text` means.
+    pub(crate) fn select_one_of(
+        &self,
+        mut history: History,
+        text: &str,
+    ) -> Result<Revision, CommandError> {
         let spec = parse(text)?;
-        let mut history = self.history(store, ui)?;
         let index = spec.select_one(&candidates(&history), &TimeZone::system());
         Ok(history.revisions.swap_remove(index.map_err(|source| spec_error(text, source))?))
     }

@@ -39,6 +39,14 @@ pub(crate) enum CommandError {
     /// The log file.
     #[error("cannot open log file {path}", path = path.display())]
     LogFile { path: PathBuf, source: io::Error },
+    /// Nobody could connect.
+    #[error("cannot listen on {address}")]
+    Listen { address: String, source: io::Error },
+    /// A server could not begin.
+    #[error("cannot start the threads of the server")]
+    Threads(#[source] io::Error),
+    #[error(transparent)]
+    Tls(#[from] nbd_server::TlsError),
     /// Results could not be printed.
     #[error("cannot write to stdout")]
     Output(#[source] io::Error),

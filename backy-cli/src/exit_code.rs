@@ -50,7 +50,16 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
             STORE_IO => USAGE,
             code => code,
         },
-        CommandError::Signals(_) => BUG,
+        CommandError::Listen { source, .. } => match source.kind() {
+            io::ErrorKind::AddrInUse => LOCKED,
+            io::ErrorKind::AlreadyExists => REFUSED,
+            _ => match of_io(source) {
+                STORE_IO => USAGE,
+                code => code,
+            },
+        },
+        CommandError::Tls(_) => USAGE,
+        CommandError::Signals(_) | CommandError::Threads(_) => BUG,
         CommandError::Config(error) => of_config(error),
         CommandError::Source(_) => SOURCE,
         CommandError::Target(error) => of_target(error),

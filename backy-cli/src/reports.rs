@@ -17,6 +17,16 @@ use serde::Serialize;
 
 use crate::human;
 
+/// What `nbd-server` serves, and where.
+#[derive(Debug, Serialize)]
+pub(crate) struct NbdServerReport<'a> {
+    pub(crate) uris: &'a [String],
+    pub(crate) revision: RevisionId,
+    pub(crate) size: u64,
+    pub(crate) writable: bool,
+    pub(crate) overlay: Option<&'a Path>,
+}
+
 /// One revision, as `status` lists it.
 #[derive(Debug, Serialize)]
 pub(crate) struct RevisionReport<'a> {

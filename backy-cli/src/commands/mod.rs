@@ -10,6 +10,7 @@ mod find;
 mod forget;
 mod index;
 mod init;
+mod nbd_server;
 mod protect;
 mod purge;
 mod repair;
@@ -47,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Unprotect(arguments)) => protect::run(directory, arguments, false, ui),
         Some(Command::Expire(arguments)) => expire::run(directory, arguments, ui),
         Some(Command::Purge(arguments)) => purge::run(directory, arguments, ui),
+        Some(Command::NbdServer(arguments)) => nbd_server::run(directory, arguments, ui),
         Some(Command::Repair(arguments)) => repair::run(directory, arguments, ui),
         Some(Command::Index(IndexCommand::Rebuild)) => index::rebuild(directory, ui),
         Some(Command::Store(StoreCommand::Info)) => store::info(directory, ui),

@@ -30,8 +30,8 @@ use self::map::Map;
 use crate::environment::Environment;
 use crate::error::{Error, ObjectName, Result, unsupported_or_damaged};
 use crate::format::{BlockState, FormatError, OverlayHeader};
-use crate::id::OverlayId;
-use crate::image_reader::ImageReader;
+use crate::id::{OverlayId, RevisionId};
+use crate::image_reader::{ChunkCache, ImageReader};
 use crate::revision::Revision;
 use crate::store::Store;
 use crate::vfs::{LockMode, VfsFile, parent_of};
@@ -134,7 +134,18 @@ impl Overlay {
     /// - [`Error::UnsupportedFormat`] if a newer program wrote it.
     /// - [`Error::Storage`].
     pub fn open(path: &Path, store: &Store) -> Result<Self> {
-        Self::open_as(path, store, Access::Durable)
+        let open = |id: &RevisionId| ImageReader::open(store, id);
+        Self::open_as(path, store, Access::Durable, open)
+    }
+
+    /// As [`Self::open`], with a cache for the revision that other readers share.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_with_cache(path: &Path, store: &Store, cache: Arc<ChunkCache>) -> Result<Self> {
+        let open = |id: &RevisionId| ImageReader::open_with_cache(store, id, cache);
+        Self::open_as(path, store, Access::Durable, open)
     }
 
     /// Opens an overlay for reading only; its file is not changed. Others cannot open it meanwhile.
@@ -143,10 +154,16 @@ impl Overlay {
     ///
     /// As [`Self::open`].
     pub fn open_for_reading(path: &Path, store: &Store) -> Result<Self> {
-        Self::open_as(path, store, Access::ReadOnly)
+        let open = |id: &RevisionId| ImageReader::open(store, id);
+        Self::open_as(path, store, Access::ReadOnly, open)
     }
 
-    fn open_as(path: &Path, store: &Store, access: Access) -> Result<Self> {
+    fn open_as(
+        path: &Path,
+        store: &Store,
+        access: Access,
+        open_base: impl FnOnce(&RevisionId) -> Result<ImageReader>,
+    ) -> Result<Self> {
         let vfs = store.environment().vfs.as_ref();
         let file =
             vfs.open(path, access != Access::ReadOnly).map_err(Error::storage("open", path))?;
@@ -156,7 +173,7 @@ impl Overlay {
             let (found, expected) = (header.store_id, store.id());
             return Err(Error::OtherStore { path: path.to_path_buf(), found, expected });
         }
-        let base = match ImageReader::open(store, &header.revision) {
+        let base = match open_base(&header.revision) {
             Err(Error::NoSuchRevision { id }) => {
                 let (path, source_name) = (path.to_path_buf(), header.source);
                 return Err(Error::NoSuchBase { path, source_name, id });
