@@ -5,6 +5,9 @@
 //! marked as the last one while something can still fail. Headers and content lie in one buffer, in the order in which they
 //! are sent: an export reads straight to where its bytes leave from.
 
+mod buffer;
+
+use self::buffer::Buffer;
 use crate::option::shortened;
 use crate::proto::{
     ErrorCode, Headers, NBD_EXTENDED_REPLY_MAGIC, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS,
@@ -28,10 +31,18 @@ pub struct ReplyTo {
 }
 
 /// The bytes of one reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
-    bytes: Vec<u8>,
+    buffer: Buffer,
 }
+
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Reply {}
 
 impl Reply {
     /// Makes the reply to a request that succeeded and has nothing to tell.
@@ -83,40 +94,39 @@ impl Reply {
             fill(chunks.data(to.offset, len))?;
             return Ok(chunks.finish());
         }
-        let mut bytes = Vec::with_capacity(SIMPLE_LEN + len);
-        push_simple(&mut bytes, to.cookie, 0);
-        bytes.resize(SIMPLE_LEN + len, 0);
-        fill(&mut bytes[SIMPLE_LEN..])?;
-        Ok(Self { bytes })
+        let mut buffer = Buffer::with_capacity(SIMPLE_LEN + len);
+        push_simple(&mut buffer, to.cookie, 0);
+        fill(buffer.grow(len))?;
+        Ok(Self { buffer })
     }
 
     fn simple(to: ReplyTo, error: u32) -> Self {
-        let mut bytes = Vec::with_capacity(SIMPLE_LEN);
-        push_simple(&mut bytes, to.cookie, error);
-        Self { bytes }
+        let mut buffer = Buffer::with_capacity(SIMPLE_LEN);
+        push_simple(&mut buffer, to.cookie, error);
+        Self { buffer }
     }
 
     /// Returns the bytes as they are sent.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.buffer.as_slice()
     }
 }
 
 /// Length of a simple reply without data.
 const SIMPLE_LEN: usize = 16;
 
-fn push_simple(bytes: &mut Vec<u8>, cookie: u64, error: u32) {
-    bytes.extend_from_slice(&NBD_SIMPLE_REPLY_MAGIC.to_be_bytes());
-    bytes.extend_from_slice(&error.to_be_bytes());
-    bytes.extend_from_slice(&cookie.to_be_bytes());
+fn push_simple(buffer: &mut Buffer, cookie: u64, error: u32) {
+    buffer.push(&NBD_SIMPLE_REPLY_MAGIC.to_be_bytes());
+    buffer.push(&error.to_be_bytes());
+    buffer.push(&cookie.to_be_bytes());
 }
 
 /// Makes a structured or extended reply, chunk by chunk.
 #[derive(Debug)]
 pub struct Chunks {
     to: ReplyTo,
-    bytes: Vec<u8>,
+    buffer: Buffer,
     /// Start of the last header.
     last: Option<usize>,
 }
@@ -126,15 +136,14 @@ impl Chunks {
     #[must_use]
     pub fn new(to: ReplyTo, data_len: usize, chunk_count: usize) -> Self {
         let capacity = data_len + CHUNK_HEADER_LEN_MAX * chunk_count;
-        Self { to, bytes: Vec::with_capacity(capacity), last: None }
+        Self { to, buffer: Buffer::with_capacity(capacity), last: None }
     }
 
-    /// Appends a chunk of data, and returns the place where its content goes.
+    /// Appends a chunk of data, and returns the place where its content goes. It is not empty: who cannot fill it must not
+    /// send the reply.
     pub fn data(&mut self, offset: u64, len: usize) -> &mut [u8] {
         self.chunk(NBD_REPLY_TYPE_OFFSET_DATA, &offset.to_be_bytes(), len);
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        &mut self.bytes[start..]
+        self.buffer.grow(len)
     }
 
     /// Appends zeros.
@@ -176,29 +185,30 @@ impl Chunks {
     #[must_use]
     pub fn finish(mut self) -> Reply {
         let last = self.last.expect("a reply has a chunk");
-        self.bytes[last + 4..last + 6].copy_from_slice(&NBD_REPLY_FLAG_DONE.to_be_bytes());
-        Reply { bytes: self.bytes }
+        let flags = NBD_REPLY_FLAG_DONE.to_be_bytes();
+        self.buffer.as_mut_slice()[last + 4..last + 6].copy_from_slice(&flags);
+        Reply { buffer: self.buffer }
     }
 
     fn chunk(&mut self, kind: u16, body: &[u8], data_len: usize) {
         let len = body.len() + data_len;
         let is_extended = self.to.headers == Headers::Extended;
         let magic = if is_extended { NBD_EXTENDED_REPLY_MAGIC } else { NBD_STRUCTURED_REPLY_MAGIC };
-        let bytes = &mut self.bytes;
-        self.last = Some(bytes.len());
-        bytes.extend_from_slice(&magic.to_be_bytes());
-        bytes.extend_from_slice(&[0, 0]);
-        bytes.extend_from_slice(&kind.to_be_bytes());
-        bytes.extend_from_slice(&self.to.cookie.to_be_bytes());
+        let buffer = &mut self.buffer;
+        self.last = Some(buffer.len());
+        buffer.push(&magic.to_be_bytes());
+        buffer.push(&[0, 0]);
+        buffer.push(&kind.to_be_bytes());
+        buffer.push(&self.to.cookie.to_be_bytes());
         if is_extended {
-            bytes.extend_from_slice(&self.to.offset.to_be_bytes());
+            buffer.push(&self.to.offset.to_be_bytes());
             let len = u64::try_from(len).expect("usize has at most 64 bits");
-            bytes.extend_from_slice(&len.to_be_bytes());
+            buffer.push(&len.to_be_bytes());
         } else {
             let len = u32::try_from(len).expect("extents, messages and payload are bounded");
-            bytes.extend_from_slice(&len.to_be_bytes());
+            buffer.push(&len.to_be_bytes());
         }
-        bytes.extend_from_slice(body);
+        buffer.push(body);
     }
 }
 

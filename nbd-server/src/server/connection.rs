@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::budget::{Budget, Permit};
@@ -15,6 +15,7 @@ use super::listener::Peer;
 use super::monitor::Event;
 use super::outbox::{Outbox, Outgoing};
 use super::pace::Pace;
+use super::queue::Queue;
 use super::read_ahead::{PIECE_LEN, ReadAhead};
 use super::socket::Stream;
 use crate::execute::{error_reply, execute, execute_immediately, memory_len_max};
@@ -27,6 +28,9 @@ use crate::transmission::{Action, Command, Request, Transmission};
 
 /// Requests under way from which on a client needs no reading ahead: it has asked for enough itself.
 const AHEAD_REQUEST_COUNT_MAX: usize = 8;
+
+/// A request that is not longer, and the only one, is carried out by the thread that has read it.
+const ALONE_LEN_MAX: u64 = 128 << 10;
 
 /// Bytes of requests that are read at once.
 const INPUT_LEN: usize = 64 << 10;
@@ -181,7 +185,9 @@ impl<'a> Requests<'a> {
         connection: &'a Arc<Connection>,
         shared: &'a Shared,
     ) -> Self {
-        let reader = BufReader::with_capacity(INPUT_LEN, StreamReader(&connection.stream));
+        let last_wait = Duration::MAX;
+        let input = StreamReader { stream: &connection.stream, queue: &shared.queue, last_wait };
+        let reader = BufReader::with_capacity(INPUT_LEN, input);
         let limits = &shared.limits;
         let budget = Budget::new(limits.request_count_max, limits.connection_len_max);
         let read_ahead = connection.session.export.can_cache().then(ReadAhead::default);
@@ -243,8 +249,16 @@ impl<'a> Requests<'a> {
         // A fault here is one there too, and is told there.
         if let Some(reply) = catch_unwind(immediate).unwrap_or_default() {
             self.push(reply, permits);
+            return Ok(());
+        }
+        let job = Job { request, payload, permits };
+        let is_alone = self.reader.buffer().is_empty() && self.budget.count() == 1;
+        if is_alone && request.len <= ALONE_LEN_MAX && self.shared.queue.begin_if_idle() {
+            // Nobody else has work for this thread, and to wake another one would take longer than what it could do meanwhile.
+            self.connection.work(job, self.shared);
+            self.shared.queue.done();
         } else {
-            self.shared.queue.push(self.connection, Job { request, payload, permits });
+            self.shared.queue.push(self.connection, job);
         }
         Ok(())
     }
@@ -326,11 +340,30 @@ impl<'a> Requests<'a> {
     }
 }
 
+/// Time to look for the next request before the thread sleeps, if the last one came as soon. To sleep and to be woken takes as
+/// long as to serve a short read, and a client that waits for each reply would pay for it every time (the same reason and remedy as
+/// in Linux, Documentation/virt/kvm/halt-polling.rst).
+const POLL_DURATION: Duration = Duration::from_micros(100);
+
 #[derive(Debug)]
-struct StreamReader<'a>(&'a Stream);
+struct StreamReader<'a> {
+    stream: &'a Stream,
+    queue: &'a Queue,
+    last_wait: Duration,
+}
 
 impl Read for StreamReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        let start = Instant::now();
+        let may_poll = self.last_wait < POLL_DURATION && self.queue.begin_polling();
+        let result = if may_poll {
+            let result = self.stream.read_polling(buffer, POLL_DURATION);
+            self.queue.end_polling();
+            result
+        } else {
+            self.stream.read(buffer)
+        };
+        self.last_wait = start.elapsed();
+        result
     }
 }

@@ -238,6 +238,7 @@ fn work(shared: &Shared) {
             Work::Request(connection, job) => connection.work(job, shared),
             Work::ReadAhead(export, range) => read_ahead(&*export, &range),
         }
+        shared.queue.done();
     }
 }
 

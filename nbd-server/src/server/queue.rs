@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::connection::{Connection, Job};
@@ -24,6 +25,10 @@ pub(crate) enum Work {
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// Work that waits or is being done.
+    work_count: AtomicUsize,
+    /// A connection polls its socket.
+    is_polled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +41,26 @@ struct State {
 }
 
 impl Queue {
+    /// Takes note that the caller does a piece of work itself, if nothing else waits or is being done.
+    pub(crate) fn begin_if_idle(&self) -> bool {
+        self.work_count.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes note that the caller polls a socket, if it takes the processor from nobody: one at a time, while there is no work.
+    pub(crate) fn begin_polling(&self) -> bool {
+        self.work_count.load(Ordering::Relaxed) == 0
+            && !self.is_polled.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_polling(&self) {
+        self.is_polled.store(false, Ordering::Relaxed);
+    }
+
+    /// Takes note that a piece of work from [`Self::pop`] is done.
+    pub(crate) fn done(&self) {
+        self.work_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Adds a job of a connection.
     pub(crate) fn push(&self, connection: &Arc<Connection>, job: Job) {
         let mut state = self.lock();
@@ -45,6 +70,7 @@ impl Queue {
         }
         waiting.push_back(job);
         drop(waiting);
+        self.work_count.fetch_add(1, Ordering::Relaxed);
         self.wake(state);
     }
 
@@ -53,7 +79,9 @@ impl Queue {
         let mut state = self.lock();
         if AHEAD_COUNT_MAX <= state.ahead.len() {
             state.ahead.pop_front();
+            self.done();
         }
+        self.work_count.fetch_add(1, Ordering::Relaxed);
         state.ahead.push_back((Arc::clone(export), range));
         self.wake(state);
     }

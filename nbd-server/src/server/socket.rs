@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
 use rustls::{ServerConfig, ServerConnection};
 
 /// Time without a sign of life before the kernel asks whether the other end is still there, between such questions, and how
@@ -67,6 +67,11 @@ impl Socket {
             Self::Unix(stream) => stream.set_write_timeout(timeout),
             Self::Tcp(stream) => stream.set_write_timeout(timeout),
         }
+    }
+
+    /// Reads what is there without waiting; `WouldBlock` if there is nothing.
+    fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self, buffer, RecvFlags::DONTWAIT)?.0)
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -133,6 +138,24 @@ impl Stream {
     /// Reads what there is, waiting for the first byte; 0 at the end.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_through(buffer, |bytes| self.socket.read(bytes))
+    }
+
+    /// As [`Self::read`], but looks for bytes again and again for a while, before it sleeps.
+    pub(crate) fn read_polling(&self, buffer: &mut [u8], duration: Duration) -> io::Result<usize> {
+        let start = Instant::now();
+        self.read_through(buffer, |bytes| {
+            loop {
+                match self.socket.read_now(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if duration <= start.elapsed() {
+                            return self.socket.read(bytes);
+                        }
+                        std::hint::spin_loop();
+                    }
+                    result => return result,
+                }
+            }
+        })
     }
 
     /// As [`Self::read`], but not after the deadline.
