@@ -9,6 +9,7 @@ mod help;
 mod init;
 mod json;
 mod locks_and_signals;
+mod nbd;
 mod overlay;
 mod repair;
 mod restore;

@@ -11,7 +11,7 @@ mod compare;
 mod full_disk;
 mod kill;
 mod killer;
-mod machine;
+pub(crate) mod machine;
 mod peers;
 mod processes;
 mod read_only;

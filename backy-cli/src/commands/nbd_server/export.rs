@@ -98,12 +98,8 @@ impl RevisionExport {
             };
             return Ok(extents.into_iter().map(convert).collect());
         }
-        let extents = self.reader.extents(offset, len)?;
-        let convert = |one: chunkstore::Extent| match one {
-            chunkstore::Extent::Data { range, .. } => extent(range.end - range.start, false, false),
-            chunkstore::Extent::Zero { range } => extent(range.end - range.start, true, true),
-        };
-        Ok(extents.into_iter().map(convert).collect())
+        let allocation = self.reader.allocation(offset, len, count_max)?;
+        Ok(allocation.into_iter().map(|one| extent(one.len, one.is_zero, one.is_zero)).collect())
     }
 }
 

@@ -61,6 +61,7 @@ impl Journal {
     }
 
     fn is_new(&self, failure: &str) -> bool {
+        let failure = subject(failure);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.told.len() < TOLD_COUNT_MAX && state.told.insert(failure.to_owned())
     }
@@ -111,6 +112,13 @@ impl Monitor for Journal {
             _ => {}
         }
     }
+}
+
+/// Returns what a failure is about, such as "revision R: chunk C in pack P is damaged". How that was noticed follows, and is
+/// another thing the next time: then the chunk is in quarantine.
+fn subject(failure: &str) -> &str {
+    let end = failure.match_indices(": ").nth(1).map_or(failure.len(), |(at, _)| at);
+    &failure[..end]
 }
 
 /// Prints what comes, until a signal stops the server.
