@@ -2,7 +2,7 @@
 //!
 //! What an export answers is not trusted: extents are clipped to the request, and a place outside of it is not passed on.
 
-use crate::export::{Export, ExportError, ExportWriter};
+use crate::export::{Export, ExportError, ExportWriter, ZeroOptions};
 use crate::limits::{EXTENT_COUNT_MAX, HOLE_LEN_MIN, IMMEDIATE_LEN_MAX};
 use crate::proto::{ErrorCode, Headers, NBD_STATE_HOLE, NBD_STATE_ZERO};
 use crate::reply::{Chunks, Reply, ReplyTo};
@@ -61,7 +61,26 @@ pub fn execute_immediately(session: &Session, request: &Request) -> Option<Reply
 pub fn error_reply(session: &Session, request: &Request, error: &ExportError) -> Reply {
     let end = request.offset.saturating_add(request.len);
     let offset = error.offset.filter(|offset| (request.offset..end).contains(offset));
-    Reply::error(reply_to(session, request), error.code, &error.message, offset)
+    Reply::error(
+        reply_to(session, request),
+        allowed_code(request, error.code),
+        &error.message,
+        offset,
+    )
+}
+
+/// Two codes mean something special to clients, and only for certain requests (protocol document, section "Error values").
+fn allowed_code(request: &Request, code: ErrorCode) -> ErrorCode {
+    let must_be_fast = matches!(
+        request.command,
+        Command::WriteZeroes { options: ZeroOptions { must_be_fast: true, .. }, .. }
+    );
+    match code {
+        ErrorCode::NotSupported if !must_be_fast => ErrorCode::Invalid,
+        // The server has judged the length; an export that fails later has another reason.
+        ErrorCode::Overflow => ErrorCode::Invalid,
+        code => code,
+    }
 }
 
 fn reply_to(session: &Session, request: &Request) -> ReplyTo {
@@ -199,3 +218,6 @@ pub(crate) fn memory_len_max(session: &Session, request: &Request) -> usize {
 fn memory_len(len: u64) -> usize {
     usize::try_from(len).expect("checked against the limit of payloads and extents")
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,16 @@ impl Default for BlockSizes {
     }
 }
 
+impl BlockSizes {
+    /// Returns the nearest sizes that the protocol allows (section "Size constraints"). What is announced and what is checked
+    /// are the same.
+    pub(crate) fn allowed(self) -> Self {
+        let min = self.min.clamp(1, 1 << 16).next_power_of_two();
+        let preferred = self.preferred.clamp(min.max(512), 1 << 25).next_power_of_two();
+        Self { min, preferred }
+    }
+}
+
 /// A block device that is served.
 pub trait Export: Debug + Send + Sync {
     /// Returns the size in bytes. It never changes, and is below 2^63.

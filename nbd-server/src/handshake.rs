@@ -6,6 +6,7 @@
 //! If TLS is required, nothing else is answered before it. Whatever was agreed on before is forgotten then: somebody on
 //! the way could have put it in (CVE-2021-3716).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::export::{Exports, NamedExport, OpenError};
@@ -127,6 +128,10 @@ impl Handshake {
         if flags & !(NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES) != 0 {
             return Step::Close;
         }
+        // TLS needs fixed newstyle, so there is nothing that this client could be served.
+        if self.encryption == Encryption::Required && flags & NBD_FLAG_C_FIXED_NEWSTYLE == 0 {
+            return Step::Close;
+        }
         self.has_zeroes = flags & NBD_FLAG_C_NO_ZEROES == 0;
         self.state = State::Header;
         Step::Continue
@@ -227,6 +232,10 @@ impl Handshake {
 
     /// Nothing can be refused here: the connection is closed instead.
     fn export_name(&mut self, payload: &[u8], output: &mut Vec<u8>) -> Step {
+        // The extension for extended headers forbids the old way.
+        if self.headers == Headers::Extended {
+            return Step::Close;
+        }
         let Some(name) = Fields::new(payload).string(payload.len()) else { return Step::Close };
         let Ok(named) = self.open(name) else { return Step::Close };
         let session = self.session(name, named);
@@ -273,7 +282,7 @@ impl Handshake {
         if let Some(text) = session.export.description().filter(|_| request.wants_description) {
             replies.info_description(&text);
         }
-        let block_sizes = session.export.block_sizes();
+        let block_sizes = session.export.block_sizes().allowed();
         let payload_len_max = u32::try_from(PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
         replies.info_block_size(block_sizes.min, block_sizes.preferred, payload_len_max);
         Ok(session)
@@ -288,19 +297,23 @@ impl Handshake {
         let named = self.open(request.name)?;
         let listed = [ALLOCATION.to_owned()].into_iter().chain(named.export.contexts());
         let listed: Vec<String> = listed.filter(|name| can_be_sent(name)).collect();
+        let mut found = BTreeSet::new();
         if request.queries.is_empty() {
-            for name in &listed {
-                replies.meta_context(0, name);
-            }
+            found.extend(listed.iter().map(String::as_str));
         }
         for query in request.queries {
-            // "base:" and "qemu:dirty-bitmap:" stand for all names that begin so.
-            let is_kind = query.ends_with(':');
-            for name in listed.iter().filter(|name| is_kind && name.starts_with(query)) {
-                replies.meta_context(0, name);
+            if is_kind(query) {
+                found.extend(listed.iter().map(String::as_str).filter(|of| of.starts_with(query)));
+            } else if open_context(&named, query)?.is_some() {
+                found.insert(query);
             }
-            if !is_kind && open_context(&named, query)?.is_some() {
-                replies.meta_context(0, query);
+        }
+        let start = replies.output.len();
+        for name in found {
+            replies.meta_context(0, name);
+            if OPTION_REPLY_LEN_MAX < replies.output.len() - start {
+                replies.output.truncate(start);
+                return Err(Refusal::new(NBD_REP_ERR_TOO_BIG, "too many metadata contexts"));
             }
         }
         Ok(())
@@ -320,12 +333,16 @@ impl Handshake {
         queries.sort_unstable();
         queries.dedup();
         let mut selected = Vec::new();
-        for (query, id) in queries.into_iter().zip(1..) {
+        for (query, id) in queries.iter().zip(1..) {
             if let Some(context) = open_context(&named, query)? {
-                replies.meta_context(id, query);
-                selected.push((id, context));
+                selected.push((id, *query, context));
             }
         }
+        // Nothing is sent before nothing can fail any more.
+        for (id, query, _) in &selected {
+            replies.meta_context(*id, query);
+        }
+        let selected = selected.into_iter().map(|(id, _, context)| (id, context)).collect();
         self.contexts = Some((request.name.to_owned(), selected));
         Ok(())
     }
@@ -358,9 +375,18 @@ fn can_be_sent(name: &str) -> bool {
     name.len() <= STRING_LEN_MAX && !name.contains('\0')
 }
 
+/// Whether a query stands for all names that begin so, such as `base:` and `qemu:dirty-bitmap:`.
+fn is_kind(query: &str) -> bool {
+    query.ends_with(':')
+}
+
 fn open_context(named: &NamedExport, name: &str) -> Result<Option<Context>, Refusal> {
     if name == ALLOCATION {
         return Ok(Some(Context::Allocation));
+    }
+    // A kind selects nothing, and the document alone says what `base` has.
+    if is_kind(name) || name.starts_with("base:") {
+        return Ok(None);
     }
     match named.export.open_context(name) {
         Ok(context) => Ok(Some(Context::Own(context))),
@@ -385,3 +411,6 @@ fn refusal(error: &OpenError) -> Refusal {
     };
     Refusal::new(reply, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

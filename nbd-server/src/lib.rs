@@ -58,6 +58,13 @@ mod server;
 pub mod session;
 pub mod transmission;
 
+// Unit tests use the same exports in memory as the integration tests, which see this crate from outside.
+#[cfg(test)]
+extern crate self as nbd_server;
+#[cfg(test)]
+#[path = "../tests/it/memory.rs"]
+mod memory;
+
 pub use self::export::{
     BlockSizes, Export, ExportError, ExportWriter, Exports, Extent, ListedExport, MetaContext,
     NamedExport, OpenError, StatusExtent, ZeroOptions,

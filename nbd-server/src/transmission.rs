@@ -58,7 +58,7 @@ pub struct Request {
     pub cookie: u64,
     /// First byte of the range.
     pub offset: u64,
-    /// Bytes of the range. At most [`PAYLOAD_LEN_MAX`] for a read or write.
+    /// Bytes of the range. At most [`PAYLOAD_LEN_MAX`] for a read, a write or reading ahead.
     pub len: u64,
 }
 
@@ -110,7 +110,7 @@ impl Transmission {
     pub fn new(session: &Session) -> Self {
         Self {
             size: session.export.size(),
-            block_len_min: session.export.block_sizes().min.max(1),
+            block_len_min: session.export.block_sizes().allowed().min,
             flags: session.flags(),
             can_write: session.export.writer().is_some(),
             headers: session.headers,
@@ -179,11 +179,11 @@ impl Transmission {
             }
             _ => return Err((ErrorCode::Invalid, "unknown command")),
         };
+        self.check_offered(command)?;
         let always = if self.flags & NBD_FLAG_SEND_FUA == 0 { 0 } else { NBD_CMD_FLAG_FUA };
         if header.flags & !(flag | always) != 0 {
             return Err((ErrorCode::Invalid, "the flag does not belong to the command"));
         }
-        self.check_offered(command)?;
         self.check_range(command, header.offset, header.len)?;
         Ok(command)
     }
@@ -231,8 +231,10 @@ impl Transmission {
         if !offset.is_multiple_of(block_len) || !len.is_multiple_of(block_len) {
             return Err((ErrorCode::Invalid, "the range is not a multiple of the block size"));
         }
-        let has_payload = matches!(command, Command::Read { .. } | Command::Write { .. });
-        if has_payload && PAYLOAD_LEN_MAX < len {
+        // Caching is reading without a reply: it is not bounded by what the client takes.
+        let is_bounded =
+            matches!(command, Command::Read { .. } | Command::Write { .. } | Command::Cache);
+        if is_bounded && PAYLOAD_LEN_MAX < len {
             let can_overflow =
                 self.headers.are_structured() && matches!(command, Command::Read { .. });
             let code = if can_overflow { ErrorCode::Overflow } else { ErrorCode::Invalid };
@@ -241,3 +243,6 @@ impl Transmission {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
