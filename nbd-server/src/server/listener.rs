@@ -52,8 +52,7 @@ impl Listener {
         }
         // The socket has its mode before it has its name: nobody else gets in between.
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let private = parent.unwrap_or(Path::new(".")).join(format!(".nbd-{}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&private)?;
+        let private = private_directory(parent.unwrap_or(Path::new(".")))?;
         let bound = bind_private(&private.join("s"), path);
         let removed = fs::remove_dir(&private);
         let (listener, inode) = bound?;
@@ -123,6 +122,21 @@ impl Listener {
                 let (stream, address) = listener.accept()?;
                 Ok((Socket::tcp(stream)?, Peer::Tcp(address)))
             }
+        }
+    }
+}
+
+/// Makes a directory that only this process uses. One that a crash has left behind is passed over.
+fn private_directory(parent: &Path) -> io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let path = parent.join(format!(".nbd-{}-{number}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || 99 < number => {
+                return Err(error);
+            }
+            Err(_) => number += 1,
         }
     }
 }

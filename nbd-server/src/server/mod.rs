@@ -212,18 +212,29 @@ impl Shared {
         if self.is_stopping.load(Ordering::Relaxed) {
             return Err("the server ends");
         }
-        if self.limits.connection_count_max <= connections.open.len() {
+        connections.register(stream, peer, &self.limits)
+    }
+}
+
+impl Connections {
+    fn register(
+        &mut self,
+        stream: &Arc<Stream>,
+        peer: Peer,
+        limits: &Limits,
+    ) -> Result<u64, &'static str> {
+        if limits.connection_count_max <= self.open.len() {
             return Err("too many connections");
         }
         let of = |ip: IpAddr| {
-            connections.open.values().filter(|(_, peer)| peer.remote_ip() == Some(ip)).count()
+            self.open.values().filter(|(_, peer)| peer.remote_ip() == Some(ip)).count()
         };
-        if peer.remote_ip().is_some_and(|ip| self.limits.connection_count_per_peer_max <= of(ip)) {
+        if peer.remote_ip().is_some_and(|ip| limits.connection_count_per_peer_max <= of(ip)) {
             return Err("too many connections from this address");
         }
-        let number = connections.next;
-        connections.next += 1;
-        connections.open.insert(number, (Arc::clone(stream), peer));
+        let number = self.next;
+        self.next += 1;
+        self.open.insert(number, (Arc::clone(stream), peer));
         Ok(number)
     }
 }
@@ -296,7 +307,10 @@ fn begin(stream: Arc<Stream>, peer: Peer, shared: &Arc<Shared>) {
     let registration = Registration { shared: Arc::clone(shared), number };
     let spawned = spawn("nbd-connection", move || {
         let shared = &registration.shared;
-        let result = connection::serve(&stream, peer, shared);
+        // A fault while an export is opened, say: it costs this connection, and its owner hears of it.
+        let serve = AssertUnwindSafe(|| connection::serve(&stream, peer, shared));
+        let fault = |_| Err(io::Error::other("the server failed; this is a bug in it"));
+        let result = catch_unwind(serve).unwrap_or_else(fault);
         stream.close();
         shared.monitor.event(&Event::Disconnected { peer, error: result.as_ref().err() });
         drop(registration);
@@ -318,5 +332,57 @@ impl Drop for Registration {
         let ended = self.shared.connections().open.remove(&self.number);
         drop(ended);
         self.shared.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::os::unix::net::UnixStream;
+
+    use super::socket::Socket;
+    use super::*;
+
+    fn register(connections: &mut Connections, peer: Peer) -> Result<u64, &'static str> {
+        let limits = Limits {
+            connection_count_max: 6,
+            connection_count_per_peer_max: 2,
+            ..Limits::default()
+        };
+        let (stream, _) = UnixStream::pair().unwrap();
+        let stream = Arc::new(Stream::new(Socket::unix(stream).unwrap()));
+        connections.register(&stream, peer, &limits)
+    }
+
+    fn tcp(address: &str) -> Peer {
+        Peer::Tcp(address.parse::<SocketAddr>().unwrap())
+    }
+
+    /// CVE-2013-6410 (nbd-server): addresses were compared as text, so that 192.0.2.1 was taken for 192.0.2.10.
+    #[test]
+    fn cve_2013_6410_addresses_are_counted_as_addresses() {
+        let mut connections = Connections::default();
+        let mut register = |peer: &str| register(&mut connections, tcp(peer));
+        assert!(register("192.0.2.1:1000").is_ok());
+        assert!(register("192.0.2.1:1001").is_ok());
+        assert_eq!(register("192.0.2.1:1002"), Err("too many connections from this address"));
+        assert!(register("192.0.2.10:1000").is_ok());
+        assert!(register("[2001:db8::1]:1").is_ok());
+        assert!(register("[2001:db8:0::1]:2").is_ok());
+        let again = register("[2001:0db8::0:1]:3");
+        assert_eq!(again, Err("too many connections from this address"));
+    }
+
+    #[test]
+    fn this_machine_may_use_all_connections_and_what_ends_makes_room() {
+        let mut connections = Connections::default();
+        for peer in [Peer::Unix, tcp("127.0.0.1:1"), tcp("[::1]:1")].repeat(2) {
+            assert!(register(&mut connections, peer).is_ok());
+        }
+        for peer in [Peer::Unix, tcp("127.0.0.1:1"), tcp("192.0.2.1:1")] {
+            assert_eq!(register(&mut connections, peer), Err("too many connections"));
+        }
+        drop(connections.open.remove(&3));
+        assert_eq!(register(&mut connections, tcp("192.0.2.1:1")), Ok(6));
     }
 }
