@@ -1,8 +1,8 @@
 //! NBD sessions without sockets: no panic, no answer that breaks the protocol, no memory beyond the limits, and what is
 //! written is read.
 //!
-//! The first byte sets the stage. The rest is what a client sends: as it is; or, since no fuzzer guesses magic numbers for
-//! long, as short orders from which options and requests are made.
+//! The first byte sets the stage. The rest is what a client sends: as it is, from the first byte or after a handshake; or,
+//! since no fuzzer guesses magic numbers for long, as short orders from which options and requests are made.
 
 #![no_main]
 
@@ -38,8 +38,11 @@ fuzz_target!(|bytes: &[u8]| {
     let exports = Arc::new(stage_of(*stage));
     let encryption = if stage & 2 == 0 { Encryption::Off } else { Encryption::Required };
     let has_orders = stage & 4 == 0;
-    let input = if has_orders { options_of(input) } else { (input.to_vec(), Vec::new()) };
-    let (sent, orders) = input;
+    let (sent, orders) = match (has_orders, stage & 128 == 0) {
+        (true, _) => options_of(input),
+        (false, true) => (input.to_vec(), Vec::new()),
+        (false, false) => ([opening(*stage), input.to_vec()].concat(), Vec::new()),
+    };
     let Some((session, rest)) = shake_hands(&exports, encryption, &sent) else { return };
     let requests = if has_orders { requests_of(&orders, session.headers) } else { rest };
     transmit(&session, &requests);
@@ -63,6 +66,21 @@ fn stage_of(stage: u8) -> Disks {
         ("qemu:dirty-bitmap:b".to_owned(), false, Vec::new()),
     ];
     Disks::new(vec![("disk", disk)])
+}
+
+/// Makes a handshake that is in order.
+fn opening(stage: u8) -> Vec<u8> {
+    let mut sent = vec![0, 0, 0, 3];
+    if stage & 2 != 0 {
+        sent.extend(wire::option(5, &[]));
+    }
+    if stage & 24 != 0 {
+        sent.extend(wire::option(if stage & 8 == 0 { 8 } else { 11 }, &[]));
+        let contexts = wire::queries(b"disk", &["base:allocation", "qemu:dirty-bitmap:a"]);
+        sent.extend(wire::option(10, &contexts));
+    }
+    sent.extend(wire::option(7, &wire::info(b"disk", &[])));
+    sent
 }
 
 /// Makes options from orders; what follows the last one is for requests.

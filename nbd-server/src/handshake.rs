@@ -143,9 +143,12 @@ impl Handshake {
         let is_long = OPTION_LEN_MAX < header.len;
         if is_long || self.option_count_max < self.option_count {
             let message = if is_long { "the option is too long" } else { "too many options" };
-            if header.option != NBD_OPT_EXPORT_NAME {
-                OptionReplies { option: header.option, output }
-                    .refuse(&Refusal::new(NBD_REP_ERR_TOO_BIG, message));
+            let mut replies = OptionReplies { option: header.option, output };
+            match header.option {
+                // Nothing can be said to this one, and nothing else to that one.
+                NBD_OPT_EXPORT_NAME => {}
+                NBD_OPT_ABORT => replies.reply(NBD_REP_ACK, &[]),
+                _ => replies.refuse(&Refusal::new(NBD_REP_ERR_TOO_BIG, message)),
             }
             return Step::Close;
         }

@@ -569,6 +569,11 @@ fn options_are_counted_and_a_list_makes_room() {
     let (answered, end) = answer(&[], &option(99, &[]).repeat(33));
     assert!(matches!(end, End::Closes));
     assert_eq!(answered, "99 error 1\n".repeat(32) + "99 error 9\n");
+    // Found by fuzzing: whatever comes before it, an abort is acknowledged.
+    let sent = [option(99, &[]).repeat(32), option(NBD_OPT_ABORT, &[])].concat();
+    let (answered, end) = answer(&[], &sent);
+    assert!(matches!(end, End::Closes));
+    assert!(answered.ends_with("2 ack\n"));
     // Two exports in the list: four more.
     let sent = [option(NBD_OPT_LIST, &[]), option(99, &[]).repeat(36)].concat();
     let (answered, end) = answer(&[], &sent);

@@ -113,11 +113,19 @@ pub(crate) enum Wait {
 pub(crate) struct Stream {
     socket: Socket,
     tls: OnceLock<Mutex<ServerConnection>>,
+    /// What was read for TLS and not taken by it yet. Only the thread that reads locks it.
+    input: Mutex<Ciphertext>,
+}
+
+#[derive(Debug, Default)]
+struct Ciphertext {
+    bytes: Vec<u8>,
+    taken_len: usize,
 }
 
 impl Stream {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, tls: OnceLock::new() }
+        Self { socket, tls: OnceLock::new(), input: Mutex::default() }
     }
 
     pub(crate) fn socket(&self) -> &Socket {
@@ -170,24 +178,26 @@ impl Stream {
         mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let Some(tls) = self.tls.get() else { return receive(buffer) };
-        let mut ciphertext = Vec::new();
+        let mut input = lock(&self.input);
         loop {
-            match lock(tls).reader().read(buffer) {
+            let mut connection = lock(tls);
+            match connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            ciphertext.resize(CIPHERTEXT_LEN, 0);
-            // The lock is free while this waits, so that replies can be sent.
-            let len = receive(&mut ciphertext)?;
-            let mut rest = &ciphertext[..len];
-            let mut connection = lock(tls);
-            if rest.is_empty() {
-                connection.read_tls(&mut rest)?;
+            if input.taken_len == input.bytes.len() {
+                // The lock is free while this waits, so that replies can be sent.
+                drop(connection);
+                input.bytes.resize(CIPHERTEXT_LEN, 0);
+                input.taken_len = CIPHERTEXT_LEN;
+                let len = receive(&mut input.bytes)?;
+                input.bytes.truncate(len);
+                input.taken_len = 0;
+                connection = lock(tls);
             }
-            while !rest.is_empty() {
-                connection.read_tls(&mut rest)?;
-                connection.process_new_packets().map_err(io::Error::other)?;
-            }
+            // A record at a time: TLS takes no more while it holds plain bytes that nobody has read.
+            input.taken_len += connection.read_tls(&mut &input.bytes[input.taken_len..])?;
+            connection.process_new_packets().map_err(io::Error::other)?;
         }
     }
 
@@ -244,8 +254,8 @@ impl Stream {
     }
 }
 
-fn lock(connection: &Mutex<ServerConnection>) -> MutexGuard<'_, ServerConnection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket for as long as there is time. One deadline holds for many reads, however slowly bytes drip.

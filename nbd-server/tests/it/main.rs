@@ -5,4 +5,5 @@ mod limits;
 mod memory;
 mod protocol;
 mod scene;
+mod tls;
 mod wire;
