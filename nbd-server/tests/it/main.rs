@@ -3,7 +3,9 @@
 mod cves;
 mod limits;
 mod memory;
+mod own_process;
 mod protocol;
 mod scene;
+mod stress;
 mod tls;
 mod wire;

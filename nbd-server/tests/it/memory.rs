@@ -11,6 +11,9 @@ use nbd_server::{
 /// Blocks whose content decides whether an extent is zero.
 const BLOCK_LEN: usize = 4096;
 
+/// Things that are taken down in one list.
+const NOTED_COUNT_MAX: usize = 20_000;
+
 /// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -24,6 +27,14 @@ pub(crate) enum Call {
 }
 
 type Hook = dyn Fn(Call, u64, u64) -> Result<(), ExportError> + Send + Sync;
+
+/// Takes something down, as long as the list is not too long.
+pub(crate) fn note<T>(list: &Mutex<Vec<T>>, what: T) {
+    let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+    if list.len() < NOTED_COUNT_MAX {
+        list.push(what);
+    }
+}
 
 /// An image in memory.
 pub(crate) struct Memory {
@@ -73,7 +84,7 @@ impl Memory {
     }
 
     fn call(&self, call: Call, offset: u64, len: u64) -> Result<(), ExportError> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push((call, offset, len));
+        note(&self.calls, (call, offset, len));
         (self.before)(call, offset, len)
     }
 
@@ -226,7 +237,7 @@ impl Exports for Disks {
     }
 
     fn open(&self, name: &str) -> Result<NamedExport, OpenError> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        note(&self.opened, name.to_owned());
         match name {
             "refused" => return Err(OpenError::Refused("not for you".to_owned())),
             "failed" => return Err(OpenError::Failed(format!("not now: {name}"))),

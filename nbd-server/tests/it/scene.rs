@@ -15,7 +15,7 @@ use nbd_server::proto::{
 use nbd_server::{Event, Limits, Listener, Monitor, Options, Server, StopHandle, Tls};
 use tempfile::TempDir;
 
-use crate::memory::{Disks, Memory};
+use crate::memory::{Disks, Memory, note};
 use crate::wire::{self, Answer};
 
 /// After so long without a byte a test fails: what it waits for never comes.
@@ -36,7 +36,7 @@ impl Monitor for Events {
             Event::RequestFailed { export, error, .. } => format!("failed {export} {error}"),
             _ => "unknown".to_owned(),
         };
-        self.0.lock().unwrap().push(line);
+        note(&self.0, line);
     }
 }
 
@@ -91,6 +91,22 @@ impl Scene {
     pub(crate) fn assert_works(&self) {
         let mut client = self.transmit(Headers::Structured);
         assert_eq!(client.ask(0, 0, 0, 16, &[]).unwrap().data.len(), 16);
+    }
+
+    /// Waits until no connection is left, and forgets what happened.
+    pub(crate) fn forget(&self) {
+        wait_until(|| {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            // A thread may end between the two.
+            let names =
+                tasks.flat_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+            !names.into_iter().any(|name| ["nbd-connection\n", "nbd-writer\n"].contains(&&*name))
+        });
+        *self.events.0.lock().unwrap() = Vec::new();
+        for (_, disk) in &self.disks.disks {
+            *disk.calls.lock().unwrap() = Vec::new();
+        }
+        *self.disks.opened.lock().unwrap() = Vec::new();
     }
 
     pub(crate) fn stop_handle(&self) -> StopHandle {
