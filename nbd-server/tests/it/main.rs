@@ -1,6 +1,7 @@
 //! The server on real sockets: what it shall do, and what nobody shall make it do.
 
 mod cves;
+mod hostile;
 mod limits;
 mod memory;
 mod own_process;
