@@ -1,5 +1,6 @@
 //! The server on real sockets: what it shall do, and what nobody shall make it do.
 
+mod clients;
 mod cves;
 mod hostile;
 mod limits;
