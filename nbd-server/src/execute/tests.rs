@@ -25,8 +25,14 @@ const READ_WHOLE: Command = Command::Read { in_one_chunk: true };
 const STATUS: Command = Command::BlockStatus { in_one_extent: false };
 const STATUS_ONE: Command = Command::BlockStatus { in_one_extent: true };
 
+/// Type of a chunk, and the numbers that matter.
+type Chunk = (u16, Vec<u64>);
+
+/// Name, what the export says, what is asked, and the runs that come.
+type StatusCase = (&'static str, Option<Vec<Extent>>, Command, Option<Vec<u64>>);
+
 /// Takes a structured reply apart: type, and the numbers that matter.
-fn chunks(mut bytes: &[u8]) -> Vec<(u16, Vec<u64>)> {
+fn chunks(mut bytes: &[u8]) -> Vec<Chunk> {
     let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     let mut chunks = Vec::new();
     while !bytes.is_empty() {
@@ -69,7 +75,7 @@ fn sparse() -> Memory {
 #[test]
 fn zeros_are_sent_as_holes_if_they_are_worth_it() {
     let (data, hole) = (NBD_REPLY_TYPE_OFFSET_DATA, NBD_REPLY_TYPE_OFFSET_HOLE);
-    let cases: [(Command, u64, u64, Vec<(u16, Vec<u64>)>); 7] = [
+    let cases: [(Command, u64, u64, Vec<Chunk>); 7] = [
         (
             READ,
             0,
@@ -112,7 +118,7 @@ fn extents_that_lie_do_no_harm_to_reads() {
     let data = NBD_REPLY_TYPE_OFFSET_DATA;
     let hole = NBD_REPLY_TYPE_OFFSET_HOLE;
     let half = 32 * KIB;
-    let cases: Vec<(&str, Vec<Extent>, Vec<(u16, Vec<u64>)>)> = vec![
+    let cases: Vec<(&str, Vec<Extent>, Vec<Chunk>)> = vec![
         ("none", vec![], vec![(data, vec![0, 64 * KIB])]),
         ("empty ones", vec![one(0, true), one(0, false)], vec![(data, vec![0, 64 * KIB])]),
         ("too short", vec![one(half, true)], vec![(hole, vec![0, half]), (data, vec![half, half])]),
@@ -138,7 +144,7 @@ fn block_status_joins_and_clips_what_the_export_says() {
     let one = |len, is_hole, is_zero| Extent { len, is_hole, is_zero };
     let truth = vec![16 * KIB, 0, 32 * KIB, 3, 4 * KIB, 0, 12 * KIB, 3];
     let all = 64 * KIB;
-    let cases: Vec<(&str, Option<Vec<Extent>>, Command, Option<Vec<u64>>)> = vec![
+    let cases: Vec<StatusCase> = vec![
         ("truth", None, STATUS, Some(truth)),
         ("truth in one", None, STATUS_ONE, Some(vec![4 * KIB, 0])),
         ("too long", Some(vec![one(1 << 32, false, true)]), STATUS, Some(vec![all, 2])),

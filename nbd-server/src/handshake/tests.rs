@@ -166,6 +166,9 @@ fn client_flags_that_are_unknown_end_the_connection() {
     }
 }
 
+/// Name, options before it, the option, and its answer.
+type OptionCase = (&'static str, Vec<Vec<u8>>, Vec<u8>, String);
+
 #[test]
 fn each_option_is_answered() {
     let long = "n".repeat(4097);
@@ -174,7 +177,7 @@ fn each_option_is_answered() {
     let all = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE, NBD_INFO_EXPORT, 0xfff0];
     let info_of_disk = format!("6 export {SIZE} {RO:#x}\n");
     let sizes = "6 block size [1, 4096, 33554432]\n6 ack\n";
-    let cases: Vec<(&str, Vec<Vec<u8>>, Vec<u8>, String)> = vec![
+    let cases: Vec<OptionCase> = vec![
         (
             "list",
             vec![],

@@ -202,6 +202,11 @@ impl MetaContext for Status {
     }
 }
 
+/// A bug, for tests of what one costs.
+fn fault() -> ! {
+    panic!("wanted by the test")
+}
+
 /// Exports by name; the empty name is the first one. `refused`, `failed` and `panics` do what they say.
 #[derive(Debug)]
 pub(crate) struct Disks {
@@ -241,7 +246,7 @@ impl Exports for Disks {
         match name {
             "refused" => return Err(OpenError::Refused("not for you".to_owned())),
             "failed" => return Err(OpenError::Failed(format!("not now: {name}"))),
-            "panics" => panic!("wanted by the test"),
+            "panics" => fault(),
             _ => {}
         }
         let is_it = |disk: &&(String, Arc<Memory>)| name.is_empty() || disk.0 == name;
