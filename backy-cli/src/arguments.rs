@@ -291,7 +291,7 @@ pub(crate) struct NbdServerArguments {
     #[arg(long, conflicts_with = "tls_certificate")]
     pub(crate) insecure_plaintext: bool,
     /// Memory for chunks that were read, shared by all clients
-    #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = cache_len)]
+    #[arg(long, value_name = "SIZE", default_value = "160MiB", value_parser = cache_len)]
     pub(crate) cache: u64,
 }
 

@@ -73,8 +73,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(9),
             request_count_max: 64,
-            connection_len_max: 64 << 20,
-            server_len_max: 96 << 20,
+            connection_len_max: 32 << 20,
+            server_len_max: 48 << 20,
             worker_count: (2 * processors).clamp(4, 16),
         }
     }
