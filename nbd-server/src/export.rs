@@ -104,7 +104,8 @@ pub trait Export: Debug + Send + Sync {
         None
     }
 
-    /// Fills the buffer with the bytes from `offset` on.
+    /// Fills the buffer with the bytes from `offset` on: all of it, since what it holds at first is of earlier replies,
+    /// perhaps to somebody else.
     ///
     /// # Errors
     ///

@@ -51,7 +51,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// A client that takes no byte for this long is disconnected.
     pub write_timeout: Duration,
-    /// How long [`crate::Server::join`] lets running requests go on after a stop.
+    /// How long [`crate::Server::wait`] lets running requests go on after a stop.
     pub drain_timeout: Duration,
     /// Requests of one connection that are being worked on.
     pub request_count_max: usize,
