@@ -45,7 +45,7 @@ fn storm() {
     let count = rounds(&scene, Instant::now() + Duration::from_secs(seconds));
     println!("{count} connections in {seconds} s");
     scene.forget();
-    before.assert_given_back(64 << 10);
+    before.assert_given_back(128 << 10);
     // All permits are back: this request needs them all.
     let mut client = scene.transmit(Headers::Structured);
     let len = u64::try_from(SERVER_LEN_MAX).unwrap();
