@@ -279,9 +279,7 @@ fn a_request_that_hangs_does_not_keep_a_server_from_ending() {
     let limits = Limits { drain_timeout: SHORT, ..limits() };
     let scene = Scene::new(disks(|disk| Gate::hold(&gate, disk)), limits);
     let mut client = scene.transmit(Headers::Structured);
-    for _ in 0..100 {
-        client.send(NBD_CMD_READ, 0, MIB / 2, 512, &[]).unwrap();
-    }
+    client.send_reads(100, MIB / 2, 512).unwrap();
     wait_until(|| gate.waiting_count.load(Ordering::SeqCst) == 4);
     scene.stop();
     client.assert_closed();
@@ -293,9 +291,7 @@ fn requests_that_hang_hold_up_their_workers_and_no_connection() {
     let gate = Arc::new(Gate::default());
     let scene = Scene::new(disks(|disk| Gate::hold(&gate, disk)), limits());
     let mut client = scene.transmit(Headers::Structured);
-    for _ in 0..3 {
-        client.send(NBD_CMD_READ, 0, MIB / 2, 512, &[]).unwrap();
-    }
+    client.send_reads(3, MIB / 2, 512).unwrap();
     wait_until(|| gate.waiting_count.load(Ordering::SeqCst) == 3);
     scene.assert_works();
     let first = client.send(NBD_CMD_READ, 0, 0, 512, &[]).unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nbd_server::handshake::Handshake;
 use nbd_server::proto::{
-    Headers, NBD_OPT_EXTENDED_HEADERS, NBD_OPT_GO, NBD_OPT_SET_META_CONTEXT,
+    Headers, NBD_CMD_READ, NBD_OPT_EXTENDED_HEADERS, NBD_OPT_GO, NBD_OPT_SET_META_CONTEXT,
     NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, RequestHeader,
 };
 use nbd_server::{Event, Limits, Listener, Monitor, Options, Server, StopHandle, Tls};
@@ -216,6 +216,19 @@ impl<S: Read + Write> Client<S> {
         self.sent.insert(self.cookie, header);
         self.stream.write_all(&[&bytes, payload].concat())?;
         Ok(self.cookie)
+    }
+
+    /// Sends so many reads at once, so that none of them is alone.
+    pub(crate) fn send_reads(&mut self, count: u64, offset: u64, len: u64) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            self.cookie += 1;
+            let (flags, command, cookie) = (0, NBD_CMD_READ, self.cookie);
+            let header = RequestHeader { flags, command, cookie, offset, len };
+            self.sent.insert(cookie, header);
+            bytes.extend(header.encode(self.headers).expect("the length fits"));
+        }
+        self.stream.write_all(&bytes)
     }
 
     /// Reads the answer to whichever request.
