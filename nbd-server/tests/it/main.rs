@@ -11,6 +11,7 @@ mod clients;
 mod cves;
 mod hostile;
 mod limits;
+mod listeners;
 mod memory;
 mod own_process;
 mod protocol;
