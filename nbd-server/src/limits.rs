@@ -49,8 +49,10 @@ pub struct Limits {
     pub connection_count_per_peer_max: usize,
     /// Time from the connection to the first request.
     pub handshake_timeout: Duration,
-    /// A client that takes no byte for this long is disconnected.
+    /// A client that neither takes nor sends 1 MiB of payload that is under way for this long is disconnected.
     pub write_timeout: Duration,
+    /// As [`Limits::write_timeout`], while other clients wait for memory that this one holds.
+    pub contended_timeout: Duration,
     /// How long [`crate::Server::wait`] lets running requests go on after a stop.
     pub drain_timeout: Duration,
     /// Requests of one connection that are being worked on.
@@ -71,6 +73,7 @@ impl Default for Limits {
             connection_count_per_peer_max: 16,
             handshake_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
+            contended_timeout: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(9),
             request_count_max: 64,
             connection_len_max: 32 << 20,

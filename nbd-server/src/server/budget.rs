@@ -77,6 +77,11 @@ impl Budget {
         Some(Permit { budget: Arc::clone(self), len })
     }
 
+    /// Returns whether somebody waits.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.lock().is_contended()
+    }
+
     /// Returns how many requests are being worked on.
     pub(crate) fn count(&self) -> usize {
         self.lock().count

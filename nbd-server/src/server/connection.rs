@@ -14,7 +14,7 @@ use super::budget::{Budget, Permit};
 use super::listener::Peer;
 use super::monitor::Event;
 use super::outbox::{Outbox, Outgoing};
-use super::pace::Pace;
+use super::pace::{Pace, Patience};
 use super::queue::Queue;
 use super::read_ahead::{PIECE_LEN, ReadAhead};
 use super::socket::Stream;
@@ -92,7 +92,8 @@ pub(crate) fn serve(stream: &Arc<Stream>, peer: Peer, shared: &Shared) -> io::Re
     let Some(session) = shake_hands(stream, shared)? else { return Ok(()) };
     shared.monitor.event(&Event::Connected { peer, export: &session.name });
     stream.socket().set_read_timeout(None)?;
-    stream.socket().set_write_timeout(Some(shared.limits.write_timeout))?;
+    let patience = Patience::new(&shared.limits, &shared.budget);
+    stream.socket().set_write_timeout(Some(patience.tick()))?;
     let transmission = Transmission::new(&session);
     let outbox = Arc::new(Outbox::default());
     let connection = Connection {
@@ -105,8 +106,7 @@ pub(crate) fn serve(stream: &Arc<Stream>, peer: Peer, shared: &Shared) -> io::Re
     let connection = Arc::new(connection);
     thread::scope(|scope| {
         let writer = thread::Builder::new().name("nbd-writer".to_owned());
-        let writer = writer
-            .spawn_scoped(scope, || outbox.send_stalled(stream, shared.limits.write_timeout))?;
+        let writer = writer.spawn_scoped(scope, || outbox.send_stalled(stream, patience))?;
         let received = Requests::new(transmission, &connection, shared).receive();
         connection.outbox.send(stream);
         // What has begun is finished: the outbox is closed when the last request lets go of the connection.
@@ -318,10 +318,10 @@ impl<'a> Requests<'a> {
             return Ok(());
         }
         self.send();
-        let timeout = self.shared.limits.write_timeout;
+        let patience = Patience::new(&self.shared.limits, &self.shared.budget);
         let socket = self.connection.stream.socket();
-        socket.set_read_timeout(Some(timeout))?;
-        let mut pace = Pace::new(timeout);
+        socket.set_read_timeout(Some(patience.tick()))?;
+        let mut pace = Pace::new(patience);
         while !rest.is_empty() {
             match self.reader.read(rest) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -330,9 +330,7 @@ impl<'a> Requests<'a> {
                     pace.advance(len)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => pace.advance(0)?,
                 Err(error) => return Err(error),
             }
         }

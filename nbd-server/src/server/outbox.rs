@@ -9,10 +9,9 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::budget::Permit;
-use super::pace::Pace;
+use super::pace::{Pace, Patience};
 use super::socket::{Stream, Wait};
 use crate::reply::Reply;
 
@@ -110,7 +109,7 @@ impl Outbox {
     /// # Errors
     ///
     /// Why sending failed, in whatever thread. The connection is over then.
-    pub(crate) fn send_stalled(&self, stream: &Stream, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn send_stalled(&self, stream: &Stream, patience: Patience<'_>) -> io::Result<()> {
         loop {
             let mut state = self.lock();
             while state.stalled.is_none() && !state.is_over() {
@@ -121,7 +120,7 @@ impl Outbox {
             };
             while !batch.replies.is_empty() {
                 drop(state);
-                let sent = batch.send_all(stream, timeout);
+                let sent = batch.send_all(stream, patience);
                 drop(batch);
                 state = self.lock();
                 if let Err(error) = sent {
@@ -196,16 +195,14 @@ impl Batch {
         }
     }
 
-    fn send_all(&mut self, stream: &Stream, timeout: Duration) -> io::Result<()> {
-        let mut pace = Pace::new(timeout);
+    fn send_all(&mut self, stream: &Stream, patience: Patience<'_>) -> io::Result<()> {
+        let mut pace = Pace::new(patience);
         loop {
             match self.advance(stream, Wait::UntilTimeout) {
                 Ok(None) => return Ok(()),
                 Ok(Some(len)) => pace.advance(len)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => pace.advance(0)?,
                 Err(error) => return Err(error),
             }
         }

@@ -202,6 +202,34 @@ fn a_client_that_does_not_take_its_replies_is_disconnected() {
 }
 
 #[test]
+fn clients_that_hold_all_memory_make_room_for_who_waits() {
+    let limits = Limits {
+        connection_len_max: 4 << 20,
+        server_len_max: 8 << 20,
+        write_timeout: Duration::from_secs(3600),
+        contended_timeout: SHORT,
+        ..limits()
+    };
+    let scene = Scene::new(disks(|_| {}), limits);
+    let greedy: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = scene.transmit(Headers::Simple);
+            for _ in 0..100 {
+                client.send(NBD_CMD_READ, 0, 0, MIB, &[]).unwrap();
+            }
+            client
+        })
+        .collect();
+    let mut other = scene.transmit(Headers::Simple);
+    for _ in 0..10 {
+        assert_eq!(other.ask(NBD_CMD_READ, 0, 0, MIB, &[]).unwrap().error, 0);
+    }
+    scene.wait_for("disconnected timed out");
+    drop((greedy, other));
+    scene.stop();
+}
+
+#[test]
 fn a_client_that_takes_replies_byte_by_byte_is_disconnected() {
     let scene = Scene::new(disks(|_| {}), Limits { write_timeout: SHORT, ..limits() });
     let mut slow = scene.transmit(Headers::Simple);
