@@ -125,6 +125,13 @@ impl Mount {
         Self::new(&[OsStr::new("-o"), OsStr::new("loop"), image.as_os_str()], point)
     }
 
+    /// Mounts the file system of an image on `mnt` of the scene.
+    pub(crate) fn image(scene: &Scene, image: &Path) -> Result<Self, String> {
+        let point = scene.path("mnt");
+        fs::create_dir_all(&point).unwrap();
+        Self::new(&[OsStr::new("-o"), OsStr::new("loop"), image.as_os_str()], point)
+    }
+
     /// Shows a directory a second time, on `mnt` of the scene, where nothing can be written.
     pub(crate) fn read_only(scene: &Scene, directory: &Path) -> Result<Self, String> {
         let point = scene.path("mnt");

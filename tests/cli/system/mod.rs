@@ -9,6 +9,7 @@
 mod bad_source;
 mod compare;
 mod full_disk;
+mod guest;
 mod kill;
 mod killer;
 pub(crate) mod machine;
