@@ -5,13 +5,14 @@ use std::fs;
 use super::disks::{assert_lists, scene_with_ext4};
 use super::machine::Guest;
 use super::server::Server;
-use crate::scene::{IMAGE, random_bytes};
+use crate::scene::{IMAGE, Scene, random_bytes};
 use crate::system::compare::assert_same;
+use crate::system::machine::run_tool;
 
 const OVERLAY: &str = "disk.overlay";
 
 #[test]
-fn overlay_keeps_what_was_written_until_the_next_server() {
+fn overlay_keeps_what_was_written_until_it_is_a_revision() {
     let Some((scene, expected)) = scene_with_ext4(48, 9000) else { return };
     // Behind the file system there is something to be discarded.
     let mut disk = scene.read(IMAGE);
@@ -45,14 +46,29 @@ rm -r small && echo changed >sparse && fstrim /mnt && sha256sum new/written spar
     server.detach(&mut guest);
     server.stop();
 
-    // The revision is what it was.
-    let server = Server::start(&scene, &[]);
-    server.attach(&mut guest, 0);
-    guest.succeeds(server.mounts()[0]);
-    assert_lists(&mut guest, "/mnt", &expected);
-    server.detach(&mut guest);
-    server.stop();
-    scene.succeeds(["restore", "restored.img"]);
-    assert_same(&scene.path("restored.img"), &scene.path(IMAGE));
+    assert_revision_is_untouched(&scene, &mut guest, &expected);
+    let base = scene.ids().pop().unwrap();
+    scene.succeeds(["backup", "--from-overlay", OVERLAY]);
     fs::remove_file(scene.path(OVERLAY)).unwrap();
+    scene.succeeds(["restore", "-r", &base, "base.img"]);
+    assert_same(&scene.path("base.img"), &scene.path(IMAGE));
+    scene.succeeds(["restore", "new.img"]);
+    let place = scene.path("new.img").display().to_string();
+    run_tool("e2fsck", ["-f", "-n", &place]).unwrap();
+    let dump = format!("dump new/written {}", scene.path("written").display());
+    run_tool("debugfs", ["-R", &dump, &place]).unwrap();
+    let sum = run_tool("sha256sum", [scene.path("written")]).unwrap();
+    let sum = sum.split_once(' ').unwrap().0;
+    assert!(before.starts_with(sum), "{sum} is not in {before}");
+}
+
+/// What the overlay lies over is what it was.
+#[track_caller]
+fn assert_revision_is_untouched(scene: &Scene, guest: &mut Guest, expected: &str) {
+    let server = Server::start(scene, &[]);
+    server.attach(guest, 0);
+    guest.succeeds(server.mounts()[0]);
+    assert_lists(guest, "/mnt", expected);
+    server.detach(guest);
+    server.stop();
 }
