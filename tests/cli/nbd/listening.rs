@@ -174,7 +174,7 @@ fn what_is_printed_can_be_copied() {
     for line in [
         format!("nbd-client -C 4 -unix {socket} /dev/nbd0"),
         format!("--read-only --format=raw 'nbd+unix:///?socket={socket}'"),
-        format!("nbdfuse -r /tmp/disk.img 'nbd+unix:///?socket={socket}'"),
+        format!("mkdir -p ~/nbd; nbdfuse -r ~/nbd/disk.img 'nbd+unix:///?socket={socket}'"),
         "umount /mnt; nbd-client -d /dev/nbd0".to_owned(),
     ] {
         assert!(text.contains(&line), "{line} in {text}");

@@ -66,7 +66,9 @@ pub(super) fn commands(served: &Served<'_>) -> Vec<(&'static str, String)> {
         commands.push(("or", command));
     }
     let read_only = if is_writable { "" } else { " -r" };
-    commands.push(("no root", format!("nbdfuse{read_only} /tmp/disk.img {}", quoted(&uri))));
+    // It mounts a directory over the one that is named, so that must not be one with other files.
+    let mount = format!("mkdir -p ~/nbd; nbdfuse{read_only} ~/nbd/disk.img {}", quoted(&uri));
+    commands.push(("no root", mount));
     commands
 }
 
@@ -129,7 +131,7 @@ mod tests {
             "mount -o ro,noload /dev/nbd0p1 /mnt",
             "umount /mnt; nbd-client -d /dev/nbd0",
             "qemu-nbd --connect=/dev/nbd0 --read-only --format=raw 'nbd+unix:///?socket=/run/my%20disk.sock'",
-            "nbdfuse -r /tmp/disk.img 'nbd+unix:///?socket=/run/my%20disk.sock'",
+            "mkdir -p ~/nbd; nbdfuse -r ~/nbd/disk.img 'nbd+unix:///?socket=/run/my%20disk.sock'",
         ];
         assert_eq!(commands, expected);
     }
@@ -140,7 +142,7 @@ mod tests {
         let commands = all(&address, false, true);
         assert_eq!(commands[0], "nbd-client -C 4 ::1 10809 /dev/nbd0");
         assert_eq!(commands[1], "mount -o rw /dev/nbd0p1 /mnt");
-        assert_eq!(commands[4], "nbdfuse /tmp/disk.img 'nbd://[::1]:10809'");
+        assert_eq!(commands[4], "mkdir -p ~/nbd; nbdfuse ~/nbd/disk.img 'nbd://[::1]:10809'");
     }
 
     #[test]
