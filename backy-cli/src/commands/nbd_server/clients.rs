@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::content::Volume;
+use super::content::{FileSystem, Volume};
 
 /// Where a server can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) fn commands(served: &Served<'_>) -> Vec<(&'static str, String)> {
     };
     let mut commands = vec![("attach", format!("nbd-client -C 4{certificates} {place} /dev/nbd0"))];
     commands.extend(mounts(served).into_iter().map(|command| ("mount", command)));
-    commands.push(("detach", "umount /mnt; nbd-client -d /dev/nbd0".to_owned()));
+    commands.push(("detach", detach(served.volumes)));
     let read_only = if is_writable { "" } else { " --read-only" };
     if !has_tls {
         // With TLS it wants its certificates as objects; nbd-client above does the same.
@@ -79,16 +79,31 @@ fn mounts(served: &Served<'_>) -> Vec<String> {
             true => file_system.writable_options(),
             false => file_system.read_only_options(),
         };
-        let device = match volume.partition {
-            0 => "/dev/nbd0".to_owned(),
-            number => format!("/dev/nbd0p{number}"),
-        };
+        let device = device(volume);
         match options {
             Some(options) => format!("mount -o {options} {device} /mnt"),
-            None => format!("vgchange -ay --readonly   # {device} is a physical volume of LVM"),
+            // Only there: this machine may have a volume group of the same name.
+            None => format!(
+                "vgchange -ay --devices {device}   # LVM; then mount -o ro /dev/GROUP/VOLUME /mnt"
+            ),
         }
     };
     served.volumes.iter().map(mount).collect()
+}
+
+/// Volume groups that are active hold the device, so they end first.
+fn detach(volumes: &[Volume]) -> String {
+    let is_group = |volume: &&Volume| volume.file_system == FileSystem::Lvm;
+    let deactivate = |volume| format!("vgchange -an --devices {}; ", device(volume));
+    let groups: String = volumes.iter().filter(is_group).map(deactivate).collect();
+    format!("umount /mnt; {groups}nbd-client -d /dev/nbd0")
+}
+
+fn device(volume: &Volume) -> String {
+    match volume.partition {
+        0 => "/dev/nbd0".to_owned(),
+        number => format!("/dev/nbd0p{number}"),
+    }
 }
 
 /// Returns a word of a shell.
@@ -112,7 +127,6 @@ fn escaped(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::content::FileSystem;
     use super::*;
 
     const EXT: Volume =
@@ -143,6 +157,18 @@ mod tests {
         assert_eq!(commands[0], "nbd-client -C 4 ::1 10809 /dev/nbd0");
         assert_eq!(commands[1], "mount -o rw /dev/nbd0p1 /mnt");
         assert_eq!(commands[4], "mkdir -p ~/nbd; nbdfuse ~/nbd/disk.img 'nbd://[::1]:10809'");
+    }
+
+    #[test]
+    fn volume_groups_are_activated_on_the_device_alone_and_end_before_it() {
+        let address = Address::Unix("/run/s".into());
+        let lvm = Volume { partition: 2, file_system: FileSystem::Lvm };
+        let served =
+            Served { address: &address, has_tls: false, is_writable: false, volumes: &[lvm] };
+        let commands = commands(&served);
+        assert!(commands[1].1.starts_with("vgchange -ay --devices /dev/nbd0p2 "), "{commands:?}");
+        let detach = "umount /mnt; vgchange -an --devices /dev/nbd0p2; nbd-client -d /dev/nbd0";
+        assert_eq!(commands[2].1, detach);
     }
 
     #[test]

@@ -6,4 +6,5 @@ mod ends;
 mod machine;
 mod reads;
 mod server;
+mod volumes;
 mod writes;

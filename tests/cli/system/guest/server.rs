@@ -50,14 +50,20 @@ impl Server {
     /// Attaches the guest's `/dev/nbd0` as printed, and waits for so many partitions.
     #[track_caller]
     pub(super) fn attach(&self, guest: &mut Guest, partition_count: u32) {
-        let [command] = self.commands("attach")[..] else { panic!("{:?}", self.commands) };
-        assert!(command.contains(" -C 4 "), "{command}");
-        guest.succeeds(command);
-        // The kernel looks for partitions when somebody opens the device: elsewhere udev does.
-        guest.succeeds("dd if=/dev/nbd0 of=/dev/null bs=4096 count=1");
+        self.attach_as(guest, "/dev/nbd0");
         if partition_count != 0 {
             guest.wait_for(&format!("[ -b /dev/nbd0p{partition_count} ]"));
         }
+    }
+
+    /// Attaches another device of the guest.
+    #[track_caller]
+    pub(super) fn attach_as(&self, guest: &mut Guest, device: &str) {
+        let [command] = self.commands("attach")[..] else { panic!("{:?}", self.commands) };
+        assert!(command.contains(" -C 4 "), "{command}");
+        guest.succeeds(&command.replace("/dev/nbd0", device));
+        // The kernel looks for partitions when somebody opens the device: elsewhere udev does.
+        guest.succeeds(&format!("dd if={device} of=/dev/null bs=4096 count=1"));
     }
 
     /// Returns the printed commands that mount what is on the disk.
