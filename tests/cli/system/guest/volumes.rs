@@ -30,23 +30,51 @@ fn back_up_volume(scene: &Scene, guest: &mut Guest) {
     scene.succeeds(["backup", "--from-overlay", "o"]);
 }
 
-#[test]
-fn logical_volume_is_mounted_as_printed() {
+/// Returns a scene with a revision of such a disk, what is in the volume, and a guest that runs.
+fn scene_with_volume() -> Option<(Scene, String, Guest)> {
     let scene = Scene::new();
     let tree = scene.path("tree");
     make_tree(&tree, 9900);
     if let Err(reason) = make_ext4(&scene.path("ext4"), &tree, 32) {
-        return skip("logical volumes in a virtual machine", &reason);
+        skip("logical volumes in a virtual machine", &reason);
+        return None;
     }
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let mut guest = Guest::boot(&scene)?;
     back_up_volume(&scene, &mut guest);
+    Some((scene, list(&tree), guest))
+}
+
+#[test]
+fn logical_volume_is_mounted_as_printed() {
+    let Some((scene, expected, mut guest)) = scene_with_volume() else { return };
     let server = Server::start(&scene, &[]);
     server.attach(&mut guest, 0);
     let [activate] = server.mounts()[..] else { panic!("{:?}", server.mounts()) };
     guest.succeeds(activate);
     guest.succeeds("mount -o ro /dev/data/root /mnt");
-    assert_lists(&mut guest, "/mnt", &list(&tree));
+    assert_lists(&mut guest, "/mnt", &expected);
     server.detach(&mut guest);
     assert_eq!(guest.succeeds("cat /sys/block/nbd0/size").trim(), "0");
+    server.stop();
+}
+
+#[test]
+fn volume_group_gets_another_name_where_writes_are_forgotten() {
+    let Some((scene, expected, mut guest)) = scene_with_volume() else { return };
+    let server = Server::start(&scene, &["--writable"]);
+    server.attach(&mut guest, 0);
+    guest.succeeds("vgimportclone --devices /dev/nbd0 -n restored /dev/nbd0");
+    guest.succeeds("vgchange -ay --devices /dev/nbd0 restored");
+    guest.succeeds("mount -o rw /dev/restored/root /mnt");
+    assert_lists(&mut guest, "/mnt", &expected);
+    server.detach(&mut guest);
+    server.stop();
+    // With the option that older versions know.
+    let server = Server::start(&scene, &[]);
+    server.attach(&mut guest, 0);
+    let filter = "--config 'devices { filter = [ \"a|/dev/nbd0|\", \"r|.*|\" ] }'";
+    guest.succeeds(&format!("vgchange -ay {filter} && test -b /dev/data/root"));
+    guest.succeeds(&format!("vgchange -an {filter}"));
+    server.detach_device(&mut guest);
     server.stop();
 }
