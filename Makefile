@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 # Where the images and stores of the comparison with other programs lie.
 PEERS_DIR ?= /var/tmp/backy-peers
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale prove ci
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale bench-nbd prove ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,11 @@ bench-peers: ## compare with other backup programs on real images (PEERS_DIR=/va
 	cargo build --release --locked -p backy-cli
 	benches/peers/dataset $(PEERS_DIR)
 	benches/peers/run $(PEERS_DIR)
+
+bench-nbd: ## compare the NBD server with nbdkit and qemu-nbd (IMAGE=disk.img; needs nbdkit, qemu-utils, fio)
+	@[ -n "$(IMAGE)" ] || { echo "usage: make bench-nbd IMAGE=disk.img   (a raw image of 2 GiB or more)" >&2; exit 2; }
+	cargo build --release --locked -p backy-cli
+	benches/nbd/run $(IMAGE)
 
 prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
 	@scripts/prove

@@ -44,7 +44,7 @@
 //! let server = nbd_server::Server::start(vec![listener], exports, Default::default())?;
 //! server.stop_handle().stop(); // from a signal, say
 //! server.wait();
-//! # Ok::<(), std::io::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod execute;

@@ -55,7 +55,10 @@ pub(super) fn commands(served: &Served<'_>) -> Vec<(&'static str, String)> {
     } else {
         String::new()
     };
-    let mut commands = vec![("attach", format!("nbd-client -C 4{certificates} {place} /dev/nbd0"))];
+    let mut commands = vec![
+        ("once", "modprobe nbd".to_owned()),
+        ("attach", format!("nbd-client -C 4{certificates} {place} /dev/nbd0")),
+    ];
     commands.extend(mounts(served).into_iter().map(|command| ("mount", command)));
     commands.push(("detach", detach(served.volumes)));
     let read_only = if is_writable { "" } else { " --read-only" };
@@ -69,6 +72,7 @@ pub(super) fn commands(served: &Served<'_>) -> Vec<(&'static str, String)> {
     // It mounts a directory over the one that is named, so that must not be one with other files.
     let mount = format!("mkdir -p ~/nbd; nbdfuse{read_only} ~/nbd/disk.img {}", quoted(&uri));
     commands.push(("no root", mount));
+    commands.push(("list", format!("nbdinfo --list {}", quoted(&uri))));
     commands
 }
 
@@ -141,11 +145,13 @@ mod tests {
     fn commands_for_a_unix_socket_name_it_in_each_way() {
         let commands = all(&Address::Unix("/run/my disk.sock".into()), false, false);
         let expected = [
+            "modprobe nbd",
             "nbd-client -C 4 -unix '/run/my disk.sock' /dev/nbd0",
             "mount -o ro,noload /dev/nbd0p1 /mnt",
             "umount /mnt; nbd-client -d /dev/nbd0",
             "qemu-nbd --connect=/dev/nbd0 --read-only --format=raw 'nbd+unix:///?socket=/run/my%20disk.sock'",
             "mkdir -p ~/nbd; nbdfuse -r ~/nbd/disk.img 'nbd+unix:///?socket=/run/my%20disk.sock'",
+            "nbdinfo --list 'nbd+unix:///?socket=/run/my%20disk.sock'",
         ];
         assert_eq!(commands, expected);
     }
@@ -154,9 +160,9 @@ mod tests {
     fn writable_disks_are_mounted_so_that_journals_replay() {
         let address = Address::Tcp("[::1]:10809".parse().unwrap());
         let commands = all(&address, false, true);
-        assert_eq!(commands[0], "nbd-client -C 4 ::1 10809 /dev/nbd0");
-        assert_eq!(commands[1], "mount -o rw /dev/nbd0p1 /mnt");
-        assert_eq!(commands[4], "mkdir -p ~/nbd; nbdfuse ~/nbd/disk.img 'nbd://[::1]:10809'");
+        assert_eq!(commands[1], "nbd-client -C 4 ::1 10809 /dev/nbd0");
+        assert_eq!(commands[2], "mount -o rw /dev/nbd0p1 /mnt");
+        assert_eq!(commands[5], "mkdir -p ~/nbd; nbdfuse ~/nbd/disk.img 'nbd://[::1]:10809'");
     }
 
     #[test]
@@ -166,15 +172,15 @@ mod tests {
         let served =
             Served { address: &address, has_tls: false, is_writable: false, volumes: &[lvm] };
         let commands = commands(&served);
-        assert!(commands[1].1.starts_with("vgchange -ay --devices /dev/nbd0p2 "), "{commands:?}");
+        assert!(commands[2].1.starts_with("vgchange -ay --devices /dev/nbd0p2 "), "{commands:?}");
         let detach = "umount /mnt; vgchange -an --devices /dev/nbd0p2; nbd-client -d /dev/nbd0";
-        assert_eq!(commands[2].1, detach);
+        assert_eq!(commands[3].1, detach);
     }
 
     #[test]
     fn with_tls_clients_are_told_their_certificates() {
         let commands = all(&Address::Tcp("192.0.2.1:10809".parse().unwrap()), true, false);
-        assert!(commands[0].contains("-cacertfile /etc/pki/nbd/ca-cert.pem 192.0.2.1 10809"));
-        assert!(commands[3].ends_with("'nbds://192.0.2.1:10809?tls-certificates=/etc/pki/nbd'"));
+        assert!(commands[1].contains("-cacertfile /etc/pki/nbd/ca-cert.pem 192.0.2.1 10809"));
+        assert!(commands[4].ends_with("'nbds://192.0.2.1:10809?tls-certificates=/etc/pki/nbd'"));
     }
 }

@@ -98,20 +98,22 @@ fn tell(
         overlay: arguments.overlay.as_deref(),
     };
     ui.result(&report, || {
-        let mut text = format!("serving revision {} by default: {}\n", revision.record.id, export::describe(revision));
+        let mut text = format!(
+            "serving revision {} by default: {}\n",
+            revision.record.id,
+            export::describe(revision)
+        );
         text.push_str(match (&arguments.overlay, arguments.writable) {
-            (Some(_), _) => "writes go to the overlay; `backy backup --from-overlay` makes a revision of it\n",
+            (Some(_), _) => {
+                "writes go to the overlay; `backy backup --from-overlay` makes a revision of it\n"
+            }
             (None, true) => "writes are forgotten when the server ends\n",
             (None, false) => "read-only\n",
         });
-        text.push_str("others by name: an id, a number from the newest, tag:NAME, ... (`nbdinfo --list URI`)\n");
+        text.push_str("others by name: an id, a number from the newest, tag:NAME, ...\n");
         for address in addresses {
-            let served = Served {
-                address,
-                has_tls,
-                is_writable: default.is_writable(),
-                volumes: &volumes,
-            };
+            let served =
+                Served { address, has_tls, is_writable: default.is_writable(), volumes: &volumes };
             text.push_str(&format!("\n{}\n", address.uri(has_tls)));
             for (label, command) in commands(&served) {
                 text.push_str(&format!("  {label:<8} {command}\n"));
