@@ -109,6 +109,22 @@ fn qemu_img_sees_compares_maps_and_converts() {
 }
 
 #[test]
+fn qemu_agrees_on_extended_headers() {
+    let (scene, _) = Scene::with_backup();
+    let server = Server::start(&scene, &[]);
+    let arguments = ["-r", "-f", "raw", "--trace", "nbd_*", "-c", "read 0 64k", &server.uri("")];
+    let Some(output) = run_client(&scene.path("."), "qemu-io", arguments) else { return };
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    if !output.stderr.contains("extended headers") {
+        let reason = "not possible here: this qemu does not ask for them, or does not say so";
+        crate::system::machine::skip("extended headers", reason);
+        return;
+    }
+    let is_agreed = |line: &str| line.contains("(extended headers), type 1 (ack)");
+    assert!(output.stderr.lines().any(is_agreed), "{}", output.stderr);
+}
+
+#[test]
 fn qemu_and_fio_read_with_many_requests_under_way() {
     let (scene, _) = Scene::with_backup();
     let server = Server::start(&scene, &[]);
