@@ -78,6 +78,13 @@ struct Shared {
 struct Connections {
     next: u64,
     open: HashMap<u64, (Arc<Stream>, Peer)>,
+    /// Threads of those that are open.
+    threads: HashMap<u64, JoinHandle<()>>,
+    /// Threads that are about to end, or have. Each is joined: to detach a thread while it ends is a use of freed memory in glibc
+    /// (`pthread_detach` looks at the thread once more after the thread may free itself), which a storm of connections does meet.
+    ended: Vec<JoinHandle<()>>,
+    /// No more threads come.
+    is_over: bool,
 }
 
 /// A server that runs until it is stopped.
@@ -86,6 +93,7 @@ pub struct Server {
     shared: Arc<Shared>,
     acceptors: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    reaper: Option<JoinHandle<()>>,
 }
 
 /// Stops a server, from any thread.
@@ -118,7 +126,9 @@ impl Server {
             connections: Mutex::default(),
             ended: Condvar::new(),
         });
-        let mut server = Self { shared, acceptors: Vec::new(), workers: Vec::new() };
+        let mut server = Self { shared, acceptors: Vec::new(), workers: Vec::new(), reaper: None };
+        let reaped = Arc::clone(&server.shared);
+        server.reaper = Some(spawn("nbd-reaper", move || reap(&reaped))?);
         for _ in 0..limits.worker_count.max(1) {
             let shared = Arc::clone(&server.shared);
             server.workers.push(spawn("nbd-worker", move || work(&shared))?);
@@ -160,12 +170,25 @@ impl Drop for Server {
             // Now only a request that hangs in its export keeps a thread; nobody waits for that.
             if !self.shared.wait_until_ended(Instant::now() + Duration::from_millis(500)) {
                 self.shared.queue.close();
+                self.end_reaper();
                 return;
             }
         }
         self.shared.queue.close();
+        self.end_reaper();
         for worker in self.workers.drain(..) {
             drop(worker.join());
+        }
+    }
+}
+
+impl Server {
+    /// Waits for the threads of connections that have ended.
+    fn end_reaper(&mut self) {
+        self.shared.connections().is_over = true;
+        self.shared.ended.notify_all();
+        if let Some(reaper) = self.reaper.take() {
+            drop(reaper.join());
         }
     }
 }
@@ -315,8 +338,36 @@ fn begin(stream: Arc<Stream>, peer: Peer, shared: &Arc<Shared>) {
         shared.monitor.event(&Event::Disconnected { peer, error: result.as_ref().err() });
         drop(registration);
     });
-    if let Err(error) = spawned {
-        refuse(Some(peer), &error.to_string(), shared);
+    let thread = match spawned {
+        Ok(thread) => thread,
+        Err(error) => return refuse(Some(peer), &error.to_string(), shared),
+    };
+    let mut connections = shared.connections();
+    if connections.open.contains_key(&number) {
+        connections.threads.insert(number, thread);
+    } else {
+        connections.ended.push(thread);
+        drop(connections);
+        shared.ended.notify_all();
+    }
+}
+
+/// Joins the threads of connections that end.
+fn reap(shared: &Shared) {
+    loop {
+        let mut connections = shared.connections();
+        while connections.ended.is_empty() {
+            if connections.is_over {
+                return;
+            }
+            connections = shared.ended.wait(connections).unwrap_or_else(PoisonError::into_inner);
+        }
+        let ended = std::mem::take(&mut connections.ended);
+        drop(connections);
+        for thread in ended {
+            // It caught its own fault, and told of it.
+            drop(thread.join());
+        }
     }
 }
 
@@ -329,8 +380,13 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let ended = self.shared.connections().open.remove(&self.number);
-        drop(ended);
+        let mut connections = self.shared.connections();
+        let closed = connections.open.remove(&self.number);
+        if let Some(thread) = connections.threads.remove(&self.number) {
+            connections.ended.push(thread);
+        }
+        drop(connections);
+        drop(closed);
         self.shared.ended.notify_all();
     }
 }
