@@ -1,5 +1,5 @@
-//! Memory of replies, used again and again: to take fresh memory from the system and to fill it with zeros costs a tenth
-//! of serving an image.
+//! Memory of replies, used again and again: to fill fresh memory with zeros took 6 % of the time
+//! of serving an image (`perf`, nbdcopy of a whole image).
 //!
 //! What a buffer held before is overwritten before it can be seen: only what was appended since is ever given out.
 
