@@ -1,11 +1,14 @@
 //! Edits of the history, and what they may change.
 
+use std::collections::BTreeSet;
+
 use chunkstore::error::Error;
 use chunkstore::format::Trust;
 use chunkstore::id::RevisionId;
 use chunkstore::ops::expire::{self, ExpireError, ExpireOptions};
 use chunkstore::ops::{self, TagEdit, TagOptions};
 use chunkstore::retention::{Decision, Schedule, TagRule};
+use chunkstore::revision::Revision;
 
 use super::SOURCES;
 use super::world::{World, set};
@@ -15,20 +18,38 @@ use super::world::{World, set};
 pub(super) struct Doubts {
     /// The next backup writes every chunk again.
     pub(super) is_in_doubt: bool,
-    /// The next backup verifies this revision.
-    pub(super) newest_distrusted: Option<RevisionId>,
+    /// What is distrusted, or again when it is healed; newest first.
+    distrusted: Vec<RevisionId>,
+    /// Those of them that are damaged by now.
+    damaged: BTreeSet<RevisionId>,
+}
+
+impl Doubts {
+    /// Returns the revision that a backup verifies which has healed some.
+    pub(super) fn rechecked(&self, healed: &[RevisionId]) -> Option<RevisionId> {
+        let is_distrusted = |id: &&RevisionId| !self.damaged.contains(id) || healed.contains(id);
+        self.distrusted.iter().find(is_distrusted).copied()
+    }
 }
 
 impl World {
     pub(super) fn doubts(&self, source: usize) -> Doubts {
         let name = SOURCES[source].parse().unwrap();
         let revisions = self.store.history(Some(&name)).unwrap().revisions;
-        let distrusted =
-            revisions.iter().rfind(|revision| revision.state.trust == Trust::Distrusted);
-        Doubts {
-            is_in_doubt: revisions.iter().any(|revision| revision.state.is_in_doubt()),
-            newest_distrusted: distrusted.map(|revision| revision.record.id),
+        let mut distrusted = Vec::new();
+        let mut damaged = BTreeSet::new();
+        for Revision { record, state } in revisions.iter().rev() {
+            match (state.trust, state.heals_to) {
+                (Trust::Distrusted, _) => distrusted.push(record.id),
+                (Trust::Damaged, Some(Trust::Distrusted)) => {
+                    distrusted.push(record.id);
+                    damaged.insert(record.id);
+                }
+                _ => {}
+            }
         }
+        let is_in_doubt = revisions.iter().any(|revision| revision.state.is_in_doubt());
+        Doubts { is_in_doubt, distrusted, damaged }
     }
 
     pub(super) fn lose(&mut self, id: &RevisionId) {

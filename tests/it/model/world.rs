@@ -220,7 +220,7 @@ impl World {
             assert!(stats.warnings.is_empty() || self.rot.is_there(), "{:?}", stats.warnings);
         }
         let rechecked = stats.recheck.map(|recheck| recheck.id);
-        assert_eq!(rechecked, doubts.newest_distrusted, "{:?}", stats.warnings);
+        assert_eq!(rechecked, doubts.rechecked(&stats.healed), "{:?}", stats.warnings);
         let statistics = stats.statistics;
         assert_eq!(statistics.read_bytes + statistics.hole_bytes, image.len());
         self.remember(source, stats.id, set(TAGS[tags]));
