@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::compression::Expander;
 use crate::error::{Error, ObjectName, Result};
-use crate::format::{FormatError, ObjectKind, Page, RecordHeader, Root};
+use crate::format::{FormatError, ObjectKind, RecordHeader};
 use crate::id::{ChunkId, PackId};
 use crate::index::Location;
 use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
@@ -197,30 +197,6 @@ impl ChunkReader {
         self.locate(id)?.map_or(Err(error), |location| Ok(Some(location)))
     }
 
-    /// Reads and decodes the root of a chunk list.
-    pub(crate) fn read_root(&mut self, id: &ChunkId) -> Result<Root> {
-        let mut plain = Vec::new();
-        self.read(ObjectKind::Root, id, None, &mut plain)?;
-        Root::decode(&plain).map_err(|source| damaged(id, None, source))
-    }
-
-    /// Reads and decodes a page that must cover `span_len` bytes.
-    pub(crate) fn read_page(
-        &mut self,
-        id: &ChunkId,
-        location: Option<Location>,
-        span_len: u64,
-    ) -> Result<Page> {
-        let mut plain = Vec::new();
-        self.read(ObjectKind::Page, id, location, &mut plain)?;
-        let page = Page::decode(&plain).map_err(|source| damaged(id, None, source))?;
-        if page.span_len() != span_len {
-            let source = FormatError::Inconsistent { what: "the page covers another length" };
-            return Err(damaged(id, None, source));
-        }
-        Ok(page)
-    }
-
     /// Returns where the index says that the chunk is.
     fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         let locations = self.store.index().view(|view| view.locate(&[*id]))?;
@@ -313,7 +289,7 @@ impl RecordPlace {
     }
 }
 
-fn damaged(id: &ChunkId, pack: Option<PackId>, source: FormatError) -> Error {
+pub(crate) fn damaged(id: &ChunkId, pack: Option<PackId>, source: FormatError) -> Error {
     Error::Damaged { object: ObjectName::Chunk { id: *id, pack }, source }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::chunk_reader::ChunkReader;
 use crate::error::{Error, Result};
-use crate::format::{PageEntry, RevisionState, SpanRef, Trust};
+use crate::format::{PageEntry, RevisionState, Trust};
 use crate::id::{ChunkId, RevisionId};
 use crate::index::Location;
 use crate::mark::Marker;
@@ -137,30 +137,28 @@ fn needs(
     if chunks.contains(&revision.record.root) {
         return Ok(true);
     }
-    let root = match reader.read_root(&revision.record.root) {
+    let root = match reader.read_list_root(&revision.record.root) {
         Ok(root) => root,
         // Purged meanwhile, or damage of its own, which whoever reads it finds.
         Err(error) if error.is_damage() => return Ok(false),
         Err(other) => return Err(other),
     };
-    for (span, reference) in root.spans.iter().enumerate() {
-        let SpanRef::Page(id) = reference else { continue };
-        if chunks.contains(id) {
+    for page in root.pages() {
+        if chunks.contains(&page.id) {
             return Ok(true);
         }
-        let is_hit = match pages.get(id) {
+        let is_hit = match pages.get(&page.id) {
             Some(known) => *known,
             None => {
-                let range = root.span_range(span);
-                let is_hit = match reader.read_page(id, None, range.end - range.start) {
-                    Ok(page) => page.entries.iter().any(|entry| match entry {
+                let is_hit = match reader.read_list_entries(root.kind(), &page, None) {
+                    Ok(entries) => entries.iter().any(|entry| match entry {
                         PageEntry::Data { id, .. } => chunks.contains(id),
                         PageEntry::Zero { .. } => false,
                     }),
                     Err(error) if error.is_damage() => false,
                     Err(other) => return Err(other),
                 };
-                pages.insert(*id, is_hit);
+                pages.insert(page.id, is_hit);
                 is_hit
             }
         };

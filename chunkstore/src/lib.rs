@@ -31,6 +31,7 @@ pub mod id;
 pub mod limits;
 pub mod progress;
 pub mod time;
+pub mod tree_reader;
 pub mod units;
 
 pub mod chunking;
@@ -56,6 +57,7 @@ pub mod revision_spec;
 mod session;
 
 mod ballast;
+mod chunk_list;
 mod chunk_reader;
 mod damage;
 mod given_up;
@@ -74,6 +76,7 @@ pub use crate::image_reader::{Allocation, ChunkCache, Extent, ImageReader, Run};
 pub use crate::overlay::Overlay;
 pub use crate::revision::{History, Revision};
 pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};
+pub use crate::tree_reader::TreeReader;
 
 /// Compiles the example in `README.md`.
 #[cfg(doctest)]

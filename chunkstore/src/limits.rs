@@ -27,6 +27,12 @@ pub const SPAN_LEN_MIN: u64 = 64 << 20;
 /// Longest name of a source in bytes.
 pub const NAME_LEN_MAX: usize = 255;
 
+/// Longest path of a file in a tree in bytes.
+pub const TREE_PATH_LEN_MAX: usize = 4096;
+
+/// Longest tree page in bytes. A file of which more chunks must be told cannot be stored.
+pub const TREE_PAGE_LEN_MAX: usize = 8 << 20;
+
 /// Longest JSON document in bytes.
 pub const DOCUMENT_LEN_MAX: u64 = 1 << 20;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
-use crate::format::{FooterRecord, FormatError, PageEntry, SpanRef};
+use crate::format::{FooterRecord, FormatError, PageEntry};
 use crate::id::{ChunkId, PackId};
 use crate::index::{Location, Quarantine};
 use crate::progress::Progress;
@@ -215,32 +215,23 @@ impl<'a> Marker<'a> {
         if !self.mark(id, location, true) {
             return Ok(());
         }
-        let root = match self.reader.read_root(id) {
+        let root = match self.reader.read_list_root(id) {
             Ok(root) => root,
             Err(error) => return self.note_gap(*id, error, true),
         };
-        let pages: Vec<(usize, ChunkId)> = root
-            .spans
-            .iter()
-            .enumerate()
-            .filter_map(|(span, reference)| match reference {
-                SpanRef::Page(id) => Some((span, *id)),
-                SpanRef::Zero => None,
-            })
-            .collect();
-        let ids: Vec<ChunkId> = pages.iter().map(|(_, id)| *id).collect();
+        let pages = root.pages();
+        let ids: Vec<ChunkId> = pages.iter().map(|page| page.id).collect();
         let locations = self.locate(&ids)?;
-        for ((span, id), location) in pages.into_iter().zip(locations) {
+        for (page, location) in pages.iter().zip(locations) {
             if self.progress.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            if !self.mark(&id, location, true) {
+            if !self.mark(&page.id, location, true) {
                 continue;
             }
-            let range = root.span_range(span);
-            match self.reader.read_page(&id, location, range.end - range.start) {
-                Ok(page) => self.mark_entries(&page.entries)?,
-                Err(error) => self.note_gap(id, error, true)?,
+            match self.reader.read_list_entries(root.kind(), page, location) {
+                Ok(entries) => self.mark_entries(&entries)?,
+                Err(error) => self.note_gap(page.id, error, true)?,
             }
         }
         self.mark_pending()

@@ -29,6 +29,9 @@ mod store_config;
 mod tag;
 #[cfg(test)]
 mod test_support;
+mod tree_page;
+mod tree_path;
+mod tree_root;
 
 pub use byte_reader::ByteReader;
 pub use condemned_list::CondemnedList;
@@ -45,9 +48,12 @@ pub use pack_header::PackHeader;
 pub use page::{Page, PageEntry};
 pub use quarantined::{Quarantined, QuarantinedRecord};
 pub use record_header::RecordHeader;
-pub use revision_record::{BackupStatistics, RevisionKind, RevisionRecord};
+pub use revision_record::{BackupStatistics, RevisionKind, RevisionRecord, Thinned};
 pub use revision_state::{RevisionState, Trust};
 pub use root::{Root, SpanRef};
 pub use session_record::{SessionKind, SessionRecord};
 pub use store_config::{ChunkingConfig, StoreConfig};
 pub use tag::is_tag;
+pub use tree_page::{FileMetadata, TreeEntry, TreePage, TreePages};
+pub use tree_path::TreePath;
+pub use tree_root::{TreePageRef, TreeRoot};

@@ -46,7 +46,15 @@ impl PageEntry {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Returns how many bytes the entry takes in a page.
+    pub(super) const fn encoded_len(&self) -> usize {
+        match self {
+            Self::Data { .. } => DATA_LEN,
+            Self::Zero { .. } => ZERO_LEN,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Data { len, id } => {
                 out.push(DATA_TAG);
@@ -60,7 +68,7 @@ impl PageEntry {
         }
     }
 
-    fn decode(input: &mut ByteReader<'_>) -> Result<Self, FormatError> {
+    pub(super) fn decode(input: &mut ByteReader<'_>) -> Result<Self, FormatError> {
         match input.u8("entry tag")? {
             DATA_TAG => {
                 let len = input.u32("chunk length")?;
@@ -179,7 +187,7 @@ fn decode_entries(
     Ok(entries)
 }
 
-const fn both_zero(pair: (&PageEntry, &PageEntry)) -> bool {
+pub(super) const fn both_zero(pair: (&PageEntry, &PageEntry)) -> bool {
     matches!(pair, (PageEntry::Zero { .. }, PageEntry::Zero { .. }))
 }
 

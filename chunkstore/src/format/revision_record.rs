@@ -21,6 +21,8 @@ const VERSION: u32 = 1;
 pub enum RevisionKind {
     /// A disk image.
     Image,
+    /// A tree of files.
+    Tree,
 }
 
 /// What one backup read, found and wrote.
@@ -59,9 +61,9 @@ pub struct RevisionRecord {
     pub time: Timestamp,
     /// What it is a state of.
     pub kind: RevisionKind,
-    /// Length of the image in bytes.
+    /// Length of the image, or of all files together, in bytes.
     pub size: u64,
-    /// The root of its chunk list.
+    /// The root of its chunk list or tree.
     pub root: ChunkId,
     /// The revision that chunks were predicted from. It may be gone; nothing depends on it.
     pub parent: Option<RevisionId>,
@@ -73,6 +75,18 @@ pub struct RevisionRecord {
     pub tags: Vec<String>,
     /// What the backup read, found and wrote.
     pub statistics: BackupStatistics,
+    /// How this revision came from another one of its source, which it takes the place of, if it was thinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinned: Option<Thinned>,
+}
+
+/// What a thinned revision is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thinned {
+    /// The revision that it takes the place of.
+    pub from: RevisionId,
+    /// Files that the complete revision had.
+    pub complete_entries: u64,
 }
 
 impl RevisionRecord {

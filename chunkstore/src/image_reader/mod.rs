@@ -26,7 +26,7 @@ use crate::cache::Entry;
 use crate::chunk_reader::ChunkReader;
 use crate::damage::chunk_of;
 use crate::error::{Error, ObjectName, Result};
-use crate::format::{FormatError, ObjectKind, PageEntry, Root, SessionKind, SpanRef};
+use crate::format::{FormatError, ObjectKind, PageEntry, RevisionKind, Root, SessionKind, SpanRef};
 use crate::id::{ChunkId, RevisionId};
 use crate::index::Location;
 use crate::revision::Revision;
@@ -125,6 +125,10 @@ impl ImageReader {
         // Purge reads revisions first and pins second. If the record is still there now, one of the two
         // is seen by every purge; if not, a purge may be ahead of the pin.
         store.revision(id)?;
+        if revision.record.kind != RevisionKind::Image {
+            let what = format!("revision {id} is a tree of files, not an image");
+            return Err(Error::InvalidOption { what });
+        }
         let root = ChunkReader::new(store).read_root(&revision.record.root);
         let root = root.inspect_err(|error| {
             let lost = Lost::default();

@@ -25,8 +25,8 @@ mod tests;
 mod verify;
 
 pub use backup::{
-    BackupError, BackupOptions, BackupStats, Recheck, SampleMismatch, SampleSize, SampleStats,
-    backup,
+    BackupError, BackupOptions, BackupStats, FileProblem, Recheck, SampleMismatch, SampleSize,
+    SampleStats, TreeBackupOptions, TreeBackupStats, TreeCounts, backup, backup_tree, preview_tree,
 };
 pub use coverage::{Coverage, coverage};
 pub use diff::{Diff, DiffStats, diff};

@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 
+use crate::chunk_list::{ListPage, ListRoot};
 use crate::chunk_reader::{ChunkReader, to_usize};
 use crate::error::{Error, ObjectName, Result};
-use crate::format::{PageEntry, RecordHeader, Root, SpanRef};
+use crate::format::{PageEntry, RecordHeader, RevisionKind};
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::index::Location;
 use crate::ops::pinned::Pinned;
@@ -154,11 +155,11 @@ impl<'a> Walk<'a> {
 
     fn run(&mut self, revisions: &[Revision]) -> Result<Vec<RevisionSpace>> {
         let mut needed = Vec::new();
-        let mut current: Option<(ChunkId, Root)> = None;
+        let mut current: Option<(ChunkId, ListRoot)> = None;
         for revision in revisions {
             let id = revision.record.root;
             let is_same = current.as_ref().is_some_and(|(current, _)| *current == id);
-            let next = if is_same { None } else { Some((id, self.reader.read_root(&id)?)) };
+            let next = if is_same { None } else { Some((id, self.reader.read_list_root(&id)?)) };
             self.number += 1;
             self.exclusive.push(0);
             if let Some(next) = next {
@@ -182,30 +183,19 @@ impl<'a> Walk<'a> {
     /// Goes from one revision to the next.
     fn change(
         &mut self,
-        old: Option<&(ChunkId, Root)>,
-        new: Option<&(ChunkId, Root)>,
+        old: Option<&(ChunkId, ListRoot)>,
+        new: Option<&(ChunkId, ListRoot)>,
     ) -> Result<()> {
         // What comes is counted before what goes, so that a chunk which only moves does neither.
         for (of, other, step) in [(new, old, Step::Enter), (old, new, Step::Leave)] {
             let Some((id, root)) = of else { continue };
             self.pending.push((*id, step));
-            let other = other.map(|(_, root)| root);
-            let differs = |(span, reference): (usize, &SpanRef)| match reference {
-                SpanRef::Page(page)
-                    if !other.is_some_and(|other| has_same_span(root, other, span)) =>
-                {
-                    let range = root.span_range(span);
-                    Some((*page, range.end - range.start))
-                }
-                SpanRef::Page(_) | SpanRef::Zero => None,
-            };
-            let pages: Vec<(ChunkId, u64)> =
-                root.spans.iter().enumerate().filter_map(differs).collect();
+            let pages = pages_only_in(root, other.map(|(_, root)| root));
             for pages in pages.chunks(PAGE_LOOKUP_COUNT) {
-                let ids: Vec<ChunkId> = pages.iter().map(|(id, _)| *id).collect();
+                let ids: Vec<ChunkId> = pages.iter().map(|page| page.id).collect();
                 let locations = self.store.index().view(|view| view.locate(&ids))?;
-                for ((id, span_len), location) in pages.iter().zip(locations) {
-                    self.walk_page(id, location, *span_len, step)?;
+                for (page, location) in pages.iter().zip(locations) {
+                    self.walk_page(root.kind(), page, location, step)?;
                 }
             }
             self.settle()?;
@@ -215,17 +205,17 @@ impl<'a> Walk<'a> {
 
     fn walk_page(
         &mut self,
-        id: &ChunkId,
+        kind: RevisionKind,
+        page: &ListPage,
         location: Option<Location>,
-        span_len: u64,
         step: Step,
     ) -> Result<()> {
         if self.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        self.pending.push((*id, step));
-        let page = self.reader.read_page(id, location, span_len)?;
-        self.pending.extend(page.entries.iter().filter_map(|entry| match entry {
+        self.pending.push((page.id, step));
+        let entries = self.reader.read_list_entries(kind, page, location)?;
+        self.pending.extend(entries.iter().filter_map(|entry| match entry {
             PageEntry::Data { id, .. } => Some((*id, step)),
             PageEntry::Zero { .. } => None,
         }));
@@ -290,9 +280,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns whether another image has the same page for the same bytes, under the same number.
-fn has_same_span(root: &Root, other: &Root, span: usize) -> bool {
-    span < other.spans.len()
-        && other.spans.get(span) == root.spans.get(span)
-        && other.span_range(span) == root.span_range(span)
+/// Returns the pages of a revision that another one does not have as often.
+fn pages_only_in(root: &ListRoot, other: Option<&ListRoot>) -> Vec<ListPage> {
+    let mut counts: HashMap<ChunkId, u64> = HashMap::new();
+    for page in other.iter().flat_map(|other| other.pages()) {
+        *counts.entry(page.id).or_default() += 1;
+    }
+    let mut pages = root.pages();
+    pages.retain(|page| match counts.get_mut(&page.id) {
+        Some(count) if *count != 0 => {
+            *count -= 1;
+            false
+        }
+        _ => true,
+    });
+    pages
 }

@@ -7,9 +7,11 @@ use std::io;
 use std::ops::Range;
 
 mod file;
+mod tree;
 
 pub use file::FileSource;
 pub(crate) use file::{describe_no_image, size_of};
+pub use tree::{FileError, FilePiece, FileStatus, Found, TreeSource};
 
 use crate::format::RevisionRecord;
 
@@ -64,6 +66,14 @@ pub enum SourceError {
         len: u64,
         /// The limit in bytes.
         len_max: u64,
+    },
+    /// A tree has no file to back up, although it had some.
+    #[error("source {name} has no file to back up, and the revision before has {before}")]
+    Empty {
+        /// The source.
+        name: String,
+        /// How many files there were.
+        before: u64,
     },
     /// A change list left out a range that did change.
     #[error("the change list of source {name} is wrong: byte {offset} changed and is not in it")]

@@ -22,8 +22,15 @@ pub(super) const BATCH_COUNT_MAX: usize = 8 << 10;
 /// Plain bytes that are collected while somebody waits for them.
 const BATCH_LEN_WHEN_AWAITED: usize = 2 << 20;
 
-/// Kind and id of a chunk, and where it lies in the bytes.
-pub(super) type BatchChunk = (ObjectKind, ChunkId, Range<usize>);
+/// A chunk, and where it lies in the bytes.
+#[derive(Clone, Debug)]
+pub(super) struct BatchChunk {
+    pub(super) kind: ObjectKind,
+    pub(super) id: ChunkId,
+    /// Whether it consists of points.
+    pub(super) is_points: bool,
+    pub(super) range: Range<usize>,
+}
 
 /// Chunks that are looked up together.
 #[derive(Debug, Default)]
@@ -34,11 +41,12 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds a chunk of at most [`BATCH_LEN`] bytes.
-    pub(super) fn push(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) {
+    pub(super) fn push(&mut self, kind: ObjectKind, id: ChunkId, is_points: bool, plain: &[u8]) {
         let start = self.plain.len();
         self.plain.reserve_exact(BATCH_LEN.saturating_sub(start));
         self.plain.extend_from_slice(plain);
-        self.chunks.push((kind, id, start..self.plain.len()));
+        let range = start..self.plain.len();
+        self.chunks.push(BatchChunk { kind, id, is_points, range });
     }
 
     /// Returns whether the batch is to be worked on before another `len` bytes come.
@@ -135,7 +143,7 @@ mod tests {
 
     fn batch_of(bytes: &[u8]) -> Batch {
         let mut batch = Batch::default();
-        batch.push(ObjectKind::Data, ObjectKind::Data.chunk_id(bytes), bytes);
+        batch.push(ObjectKind::Data, ObjectKind::Data.chunk_id(bytes), false, bytes);
         batch
     }
 
@@ -208,7 +216,7 @@ mod tests {
         let mut many = Batch::default();
         for _ in 0..BATCH_COUNT_MAX {
             assert!(!many.is_full_for(1, false));
-            many.push(ObjectKind::Data, ChunkId::from_bytes([0; ChunkId::LEN]), b"x");
+            many.push(ObjectKind::Data, ChunkId::from_bytes([0; ChunkId::LEN]), false, b"x");
         }
         assert!(many.is_full_for(1, false));
     }

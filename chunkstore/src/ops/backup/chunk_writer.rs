@@ -126,13 +126,29 @@ impl<'a> Worker<'a> {
         id: ChunkId,
         plain: &[u8],
     ) -> Result<()> {
+        self.store_shaped(kind, id, false, plain)
+    }
+
+    /// As [`Self::store_chunk`], for a data chunk that consists of points.
+    pub(super) fn store_points(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
+        self.store_shaped(ObjectKind::Data, id, true, plain)
+    }
+
+    fn store_shaped(
+        &mut self,
+        kind: ObjectKind,
+        id: ChunkId,
+        is_points: bool,
+        plain: &[u8],
+    ) -> Result<()> {
         if self.batch.is_full_for(plain.len(), self.writer.helpers.is_anybody_free()) {
             self.flush()?;
         }
         if BATCH_LEN < plain.len() {
-            return self.store_batch(&[(kind, id, 0..plain.len())], plain);
+            let chunk = BatchChunk { kind, id, is_points, range: 0..plain.len() };
+            return self.store_batch(&[chunk], plain);
         }
-        self.batch.push(kind, id, plain);
+        self.batch.push(kind, id, is_points, plain);
         Ok(())
     }
 
@@ -183,7 +199,7 @@ impl<'a> Worker<'a> {
         let locations = self.locate(batch, &claimed)?;
         let mut claimed = claimed.into_iter().zip(locations);
         let mut next = claimed.next();
-        for (index, (kind, id, range)) in batch.iter().enumerate() {
+        for (index, BatchChunk { kind, id, is_points, range }) in batch.iter().enumerate() {
             let bytes = &plain[range.clone()];
             let is_known = match next {
                 Some((mine, location)) if mine == index => {
@@ -200,7 +216,7 @@ impl<'a> Worker<'a> {
             match (is_known, kind) {
                 (true, ObjectKind::Data) => self.reuse(bytes.len() as u64),
                 (true, _) => {}
-                (false, _) => self.hand_over(*kind, *id, bytes)?,
+                (false, _) => self.hand_over(*kind, *id, *is_points, bytes)?,
             }
         }
         Ok(())
@@ -210,7 +226,7 @@ impl<'a> Worker<'a> {
     fn claim(&self, batch: &[BatchChunk]) -> Result<Vec<usize>> {
         let mut claims = self.claims();
         let mut claimed = Vec::new();
-        for (index, (_, id, range)) in batch.iter().enumerate() {
+        for (index, BatchChunk { id, range, .. }) in batch.iter().enumerate() {
             let len = chunk_len(range.len())?;
             match claims.get(id) {
                 Some(stored) if *stored != len => {
@@ -231,7 +247,7 @@ impl<'a> Worker<'a> {
             return Ok(Vec::new());
         }
         let _turn = self.writer.index_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].1).collect();
+        let ids: Vec<ChunkId> = claimed.iter().map(|index| batch[*index].id).collect();
         let locations = self.store.index().view_current(|view| view.locate(&ids))?;
         if !self.writer.rewrites_all {
             return Ok(locations);
@@ -269,7 +285,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Compresses a new chunk and puts it into the parcel.
-    fn hand_over(&mut self, kind: ObjectKind, id: ChunkId, plain: &[u8]) -> Result<()> {
+    fn hand_over(
+        &mut self,
+        kind: ObjectKind,
+        id: ChunkId,
+        is_points: bool,
+        plain: &[u8],
+    ) -> Result<()> {
+        let _ = is_points;
         let mut payload = Vec::new();
         // Why and how much: docs/decisions/0006-denser-increments.md.
         let is_mostly_known = self.writer.met.add_new(plain.len() as u64);

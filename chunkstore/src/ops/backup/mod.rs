@@ -13,6 +13,7 @@ mod parent;
 mod recheck;
 mod sample;
 mod span;
+mod tree;
 
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -26,8 +27,12 @@ use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
 pub use self::recheck::Recheck;
 use self::recheck::recheck;
+use self::sample::has_reports;
 pub use self::sample::{SampleMismatch, SampleSize, SampleStats};
 use self::span::SpanJob;
+pub use self::tree::{
+    FileProblem, TreeBackupOptions, TreeBackupStats, TreeCounts, backup_tree, preview_tree,
+};
 use crate::chunking::Cutter;
 use crate::compression::CompressionError;
 use crate::error::{Error, ObjectName, Result};
@@ -41,9 +46,11 @@ use crate::ops::healing::mark_lost;
 use crate::ops::page_bounds::PageBounds;
 use crate::parallel::on_threads;
 use crate::progress::{Phase, Progress};
+use crate::revision::Revision;
 use crate::session::Session;
 use crate::source::{Source, SourceError};
 use crate::store::Store;
+use crate::time::Timestamp;
 
 /// How often an image is backed up until a sample of it finds no damage in the store.
 const ATTEMPT_COUNT_MAX: usize = 3;
@@ -163,19 +170,30 @@ pub fn backup(
     progress: &dyn Progress,
 ) -> std::result::Result<BackupStats, BackupError> {
     let mut stats = attempt(store, source, options, progress)?;
+    stats.recheck = recheck_and_warn(store, options, progress, &mut stats.warnings);
+    Ok(stats)
+}
+
+/// Verifies the newest revision that is still distrusted. What comes of that does not change the result of the backup.
+fn recheck_and_warn(
+    store: &Store,
+    options: &BackupOptions,
+    progress: &dyn Progress,
+    warnings: &mut Vec<String>,
+) -> Option<Recheck> {
     match recheck(store, options, progress) {
         Ok(result) => {
             if let Some(Recheck { id, is_sound: false }) = result {
                 let consequence = "a backup that meets the same bytes again heals it";
-                stats.warnings.push(format!("distrusted revision {id} is damaged: {consequence}"));
+                warnings.push(format!("distrusted revision {id} is damaged: {consequence}"));
             }
-            stats.recheck = result;
+            result
         }
         Err(error) => {
-            stats.warnings.push(format!("a distrusted revision could not be verified: {error}"));
+            warnings.push(format!("a distrusted revision could not be verified: {error}"));
+            None
         }
     }
-    Ok(stats)
 }
 
 /// What has become of one attempt.
@@ -203,9 +221,7 @@ fn attempt(
                 return Ok(BackupStats { warnings, ..stats });
             }
             Attempt::Damaged(error) => {
-                if let Error::Damaged { object: ObjectName::Chunk { id, .. }, .. } = &error {
-                    mark_lost(store, &HashSet::from([*id]), progress);
-                }
+                mark_damage(store, &error, progress);
                 if left == 0 {
                     return Err(BackupError::Store(error));
                 }
@@ -213,6 +229,13 @@ fn attempt(
                     .push(format!("{error}: the image is backed up once more, which heals that"));
             }
         }
+    }
+}
+
+/// Marks the revisions that need the chunk which an error names.
+fn mark_damage(store: &Store, error: &Error, progress: &dyn Progress) {
+    if let Error::Damaged { object: ObjectName::Chunk { id, .. }, .. } = error {
+        mark_lost(store, &HashSet::from([*id]), progress);
     }
 }
 
@@ -232,7 +255,7 @@ fn make_revision(
     for damage in store.index().reconcile()? {
         warnings.push(damage.to_string());
     }
-    let (parent, session) = begin(store, options, &mut warnings)?;
+    let (parent, session) = begin(store, options, RevisionKind::Image, &mut warnings)?;
 
     progress.begin(Phase::Backup, Some(source.len()));
     let run = Run { store, source, progress, parent: &parent, session: &session, options };
@@ -250,20 +273,66 @@ fn make_revision(
 
     let elapsed = clock.monotonic().saturating_sub(started);
     statistics.duration_milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let record = RevisionRecord {
+    let new = NewRevision {
         id,
-        source: options.source_name.clone(),
-        sequence: parent.next_sequence,
-        session: session.record.id,
         time,
         kind: RevisionKind::Image,
         size: source.len(),
         root: root_id,
+        origin: source.name().to_owned(),
+        statistics,
+    };
+    let (size, parent_id) = (new.size, parent.revision_id());
+    let healed = commit(store, &parent, session, options, new, progress, &mut warnings)?;
+    Ok(Attempt::Made(BackupStats {
+        id,
+        parent: parent_id,
+        size,
+        statistics,
+        warnings,
+        memory_peak,
+        sample,
+        healed,
+        recheck: None,
+    }))
+}
+
+/// What a revision is to be, besides what its parent and the options say.
+struct NewRevision {
+    id: RevisionId,
+    time: Timestamp,
+    kind: RevisionKind,
+    size: u64,
+    root: ChunkId,
+    origin: String,
+    statistics: BackupStatistics,
+}
+
+/// Writes the record: the commit. Then ends the session, and returns the revisions that the backup has healed.
+fn commit(
+    store: &Store,
+    parent: &Parent,
+    session: Session,
+    options: &BackupOptions,
+    new: NewRevision,
+    progress: &dyn Progress,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<RevisionId>> {
+    let record = RevisionRecord {
+        id: new.id,
+        source: options.source_name.clone(),
+        sequence: parent.next_sequence,
+        session: session.record.id,
+        time: new.time,
+        kind: new.kind,
+        size: new.size,
+        root: new.root,
         parent: parent.revision_id(),
         host: store.environment().identity.host.clone(),
-        origin: source.name().to_owned(),
+        origin: new.origin,
         tags: options.tags.clone(),
-        statistics,
+        statistics: new.statistics,
+        thinned: None,
     };
     store.commit_record(&record)?;
     if parent.begins_complete {
@@ -276,19 +345,7 @@ fn make_revision(
         warnings.push(format!("the next backup writes every chunk again too: {error}"));
     }
     session.finish();
-    let healed = conclude(store, &parent, progress, &mut warnings);
-    let (id, parent, size) = (record.id, record.parent, record.size);
-    Ok(Attempt::Made(BackupStats {
-        id,
-        parent,
-        size,
-        statistics,
-        warnings,
-        memory_peak,
-        sample,
-        healed,
-        recheck: None,
-    }))
+    Ok(conclude(store, parent, progress, warnings))
 }
 
 /// Sets revisions right that are healed. What was set aside while this backup ran may hit its own revision, which whoever did it
@@ -327,15 +384,19 @@ fn check(source: &dyn Source, options: &BackupOptions) -> std::result::Result<()
             len_max: IMAGE_LEN_MAX,
         }));
     }
+    check_text(source.name(), options).map_err(BackupError::Store)
+}
+
+/// Refuses names and tags that a record cannot hold.
+fn check_text(name: &str, options: &BackupOptions) -> Result<()> {
     if let Some(tag) = options.tags.iter().find(|tag| !is_tag(tag)) {
         let what = format!("{tag:?} cannot be a tag");
-        return Err(BackupError::Store(Error::InvalidOption { what }));
+        return Err(Error::InvalidOption { what });
     }
-    let text_len =
-        source.name().len() + options.tags.iter().map(|tag| tag.len() + 1).sum::<usize>();
+    let text_len = name.len() + options.tags.iter().map(|tag| tag.len() + 1).sum::<usize>();
     if RECORD_TEXT_LEN_MAX < text_len {
         let what = format!("tags and name of the source have {text_len} bytes, at most 64 KiB fit");
-        return Err(BackupError::Store(Error::InvalidOption { what }));
+        return Err(Error::InvalidOption { what });
     }
     Ok(())
 }
@@ -344,21 +405,21 @@ fn check(source: &dyn Source, options: &BackupOptions) -> std::result::Result<()
 fn begin(
     store: &Store,
     options: &BackupOptions,
+    kind: RevisionKind,
     warnings: &mut Vec<String>,
 ) -> Result<(Parent, Session)> {
     loop {
         let mut warnings_of_choice = Vec::new();
-        let parent = Parent::choose(store, options, &mut warnings_of_choice)?;
-        let pins = parent.revision.iter().map(|revision| revision.record.root).collect();
-        let session = store.begin_session(SessionKind::Backup, pins)?;
+        let parent = Parent::choose(store, options, kind, &mut warnings_of_choice)?;
+        let session = store.begin_session(SessionKind::Backup, parent.pins())?;
         // Purge reads revisions first and pins second: a parent that is still there now is seen by every purge,
         // as a revision or as a pin. One that was forgotten meanwhile must not be relied on.
-        let is_still_there = match &parent.revision {
-            Some(revision) => {
-                store.read_revision(&options.source_name, &revision.record.id)?.is_some()
-            }
-            None => true,
+        let is_there = |revision: &Revision| {
+            let found = store.read_revision(&options.source_name, &revision.record.id);
+            found.map(|found| found.is_some())
         };
+        let is_still_there =
+            parent.pinned().map(is_there).transpose()?.is_none_or(|is_there| is_there);
         // From here on the sweep waits for this session before it takes what a list that is given up led to.
         let is_still_complete = store.storage().list_given_up()? == parent.given_up;
         if is_still_there && is_still_complete {

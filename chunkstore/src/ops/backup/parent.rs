@@ -4,19 +4,25 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::BackupOptions;
 use crate::chunk_reader::ChunkReader;
-use crate::error::Result;
-use crate::format::{PageEntry, RevisionState, Root, SpanRef, Trust};
+use crate::error::{Error, Result};
+use crate::format::{PageEntry, RevisionKind, RevisionState, Root, SpanRef, TreeRoot, Trust};
 use crate::id::{ChunkId, QuarantineId, RevisionId};
 use crate::revision::Revision;
 use crate::store::Store;
+use crate::tree_reader::TreeEntries;
 
 /// What a backup builds on.
 #[derive(Debug)]
 pub(super) struct Parent {
     /// Where unchanged data is predicted from.
     pub(super) revision: Option<Revision>,
-    /// Its chunk list.
+    /// Its chunk list, if it is an image.
     pub(super) root: Option<Root>,
+    /// The tree whose entries are kept where nothing has changed. Also that of a revision in doubt: it tells since when files are what they
+    /// are, and what to keep of those that cannot be read.
+    pub(super) tree: Option<TreeRoot>,
+    /// The revision of this tree.
+    pub(super) tree_of: Option<Revision>,
     /// Place of the new revision in the history of the source.
     pub(super) next_sequence: u64,
     /// Every chunk is written again, although the store has it: a revision of this source is in doubt.
@@ -44,12 +50,20 @@ impl Parent {
     pub(super) fn choose(
         store: &Store,
         options: &BackupOptions,
+        kind: RevisionKind,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let source = &options.source_name;
         let history = store.history(Some(source))?;
         warnings.extend(history.damaged.iter().map(ToString::to_string));
         let newest = history.revisions.last();
+        if let Some(Revision { record, .. }) = newest
+            && record.kind != kind
+        {
+            let (found, wanted) = (kind_name(record.kind), kind_name(kind));
+            let what = format!("source {source} has revisions of {found}, not of {wanted}");
+            return Err(Error::InvalidOption { what });
+        }
         // A record that cannot be read has a sequence number too.
         let next_sequence = newest.map_or(0, |revision| revision.record.sequence)
             + history.damaged.len() as u64
@@ -69,13 +83,21 @@ impl Parent {
         let rewrites_all = !doubtful.is_empty();
         let is_wanted = |revision: &&Revision| Some(revision.record.id) == options.parent;
         let wanted = history.revisions.iter().find(is_wanted).or(newest).cloned();
+        let tree_of = wanted.clone().filter(|_| kind == RevisionKind::Tree);
         let revision = wanted.filter(|_| !rewrites_all);
-        let root = revision.as_ref().and_then(|revision| {
+        let predicts = |revision: &&Revision| revision.record.kind == RevisionKind::Image;
+        let root = revision.as_ref().filter(predicts).and_then(|revision| {
             ChunkReader::new(store)
                 .read_root(&revision.record.root)
                 .inspect_err(|error| warnings.push(format!("nothing is predicted: {error}")))
                 .ok()
         });
+        let tree = tree_of.as_ref().and_then(|revision| {
+            read_tree(store, &revision.record.root)
+                .inspect_err(|error| warnings.push(format!("every file is read: {error}")))
+                .ok()
+        });
+        let tree_of = tree_of.filter(|_| tree.is_some());
         let given_up = store.storage().list_given_up()?;
         let lost_lists = store.given_up()?;
         let quarantine = store.index().quarantine()?.names.clone();
@@ -87,12 +109,15 @@ impl Parent {
         let has_lost = packs.iter().any(|(_, row)| row.is_missing);
         let is_complete = packs.iter().all(|(_, row)| !row.is_missing)
             && revision.as_ref().is_some_and(|revision| is_known(revision.record.sequence))
-            && !root.as_ref().is_some_and(|root| has_lost_list(root, &lost_lists));
+            && !root.as_ref().is_some_and(|root| has_lost_list(root, &lost_lists))
+            && !tree.as_ref().is_some_and(|tree| has_lost_page(tree, &lost_lists));
         let may_heal = has_damaged || has_lost || !unhealed.is_empty();
         let begins_complete = !is_known(next_sequence);
         Ok(Self {
             revision,
             root,
+            tree,
+            tree_of,
             next_sequence,
             rewrites_all,
             doubtful,
@@ -123,6 +148,16 @@ impl Parent {
             }
         }
         Ok(())
+    }
+
+    /// Returns the revision whose root a session pins.
+    pub(super) fn pinned(&self) -> Option<&Revision> {
+        self.revision.as_ref().or(self.tree_of.as_ref())
+    }
+
+    /// Returns what a session pins.
+    pub(super) fn pins(&self) -> Vec<ChunkId> {
+        self.pinned().map(|revision| revision.record.root).into_iter().collect()
     }
 
     pub(super) fn revision_id(&self) -> Option<RevisionId> {
@@ -162,4 +197,22 @@ impl Parent {
 /// Returns whether a page was given up. Purges have not kept what lies below it, be it that it can be read again.
 fn has_lost_list(root: &Root, lost_lists: &BTreeSet<ChunkId>) -> bool {
     root.spans.iter().any(|span| matches!(span, SpanRef::Page(id) if lost_lists.contains(id)))
+}
+
+fn has_lost_page(tree: &TreeRoot, lost_lists: &BTreeSet<ChunkId>) -> bool {
+    tree.pages.iter().any(|page| lost_lists.contains(&page.id))
+}
+
+/// Reads a tree, all pages included: what cannot be read is better known before the backup begins than in the middle of it.
+fn read_tree(store: &Store, id: &ChunkId) -> Result<TreeRoot> {
+    let root = ChunkReader::new(store).read_tree_root(id)?;
+    TreeEntries::new(store, &root).try_for_each(|entry| entry.map(drop))?;
+    Ok(root)
+}
+
+const fn kind_name(kind: RevisionKind) -> &'static str {
+    match kind {
+        RevisionKind::Image => "an image",
+        RevisionKind::Tree => "a tree of files",
+    }
 }

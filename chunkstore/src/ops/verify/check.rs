@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::pack_check::Worker;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
-use crate::format::{PageEntry, SpanRef};
+use crate::format::PageEntry;
 use crate::id::{PackId, RevisionId};
 use crate::index::PackRow;
 use crate::ledger::PackRead;
@@ -148,7 +148,7 @@ pub(in crate::ops) fn attribute(
         let root = if findings.contains(&record.root) {
             None
         } else {
-            let root = reader.read_root(&record.root);
+            let root = reader.read_list_root(&record.root);
             root.map_or_else(
                 |error| findings.add_damage(record.root, error).map(|()| None),
                 |root| Ok(Some(root)),
@@ -157,24 +157,23 @@ pub(in crate::ops) fn attribute(
         if root.is_none() {
             hits.push((record.root, 0, record.size));
         }
-        for (span, reference) in root.iter().flat_map(|root| root.spans.iter().enumerate()) {
-            let (SpanRef::Page(id), Some(root)) = (reference, &root) else { continue };
-            let range = root.span_range(span);
-            let len = range.end - range.start;
-            let entries = if findings.contains(id) {
+        for (kind, page) in
+            root.iter().flat_map(|root| root.pages().into_iter().map(|page| (root.kind(), page)))
+        {
+            let entries = if findings.contains(&page.id) {
                 None
             } else {
-                let page = reader.read_page(id, None, len);
-                page.map_or_else(
-                    |error| findings.add_damage(*id, error).map(|()| None),
-                    |page| Ok(Some(page.entries)),
+                let entries = reader.read_list_entries(kind, &page, None);
+                entries.map_or_else(
+                    |error| findings.add_damage(page.id, error).map(|()| None),
+                    |entries| Ok(Some(entries)),
                 )?
             };
             let Some(entries) = entries else {
-                hits.push((*id, range.start, len));
+                hits.push((page.id, page.range.start, page.range.end - page.range.start));
                 continue;
             };
-            let mut offset = range.start;
+            let mut offset = page.range.start;
             for entry in &entries {
                 if let PageEntry::Data { id, len } = entry
                     && findings.contains(id)

@@ -69,9 +69,9 @@ pub(super) struct Difference {
 
 /// Bytes, as far as they are kept, and their digest.
 #[derive(Debug)]
-pub(super) struct Side {
-    pub(super) id: ChunkId,
-    pub(super) bytes: Vec<u8>,
+pub(in crate::ops::backup) struct Side {
+    pub(in crate::ops::backup) id: ChunkId,
+    pub(in crate::ops::backup) bytes: Vec<u8>,
 }
 
 impl Side {

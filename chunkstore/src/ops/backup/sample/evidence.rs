@@ -7,9 +7,10 @@ use super::SampleMismatch;
 use super::comparison::{Comparison, Difference, Side};
 use crate::error::{Error, Result};
 use crate::format::MismatchReport;
-use crate::id::RevisionId;
+use crate::id::{RevisionId, SourceName};
 use crate::limits::DOCUMENT_LEN_MAX;
 use crate::storage::{Existing, ObjectKey, Storage};
+use crate::store::Store;
 
 /// Places of which both sides are kept, ...
 pub(super) const EVIDENCE_COUNT_MAX: usize = 16;
@@ -20,13 +21,13 @@ pub(super) const EVIDENCE_LEN_MAX: usize = 32 << 20;
 pub(super) const REPORT_COUNT_MAX: usize = 1024;
 
 /// Returns whether there is a report about this source, or one that cannot be read.
-pub(super) fn has_reports(run: &Run<'_>) -> Result<bool> {
-    let storage = run.store.storage();
+pub(in crate::ops::backup) fn has_reports(store: &Store, source: &SourceName) -> Result<bool> {
+    let storage = store.storage();
     for name in storage.list_mismatches()? {
         let bytes = storage.get(&ObjectKey::Mismatch(name), DOCUMENT_LEN_MAX)?;
         let report = bytes.map(|bytes| MismatchReport::decode(&bytes));
         match report {
-            Some(Ok(report)) if report.source != run.options.source_name => {}
+            Some(Ok(report)) if report.source != *source => {}
             Some(_) => return Ok(true),
             // Somebody has looked into it and removed it.
             None => {}
@@ -58,7 +59,7 @@ pub(super) fn keep_evidence(
             found: found.id,
         };
         if !found.bytes.is_empty() {
-            match keep(run, &report, [&stored, &found]) {
+            match keep(run.store, &report, [&stored, &found]) {
                 Ok(paths) => evidence.extend(paths),
                 Err(error) => evidence_lost = Some(error.to_string()),
             }
@@ -72,8 +73,12 @@ pub(super) fn keep_evidence(
 }
 
 /// Writes both sides and then the report. What is there already is not written again.
-fn keep(run: &Run<'_>, report: &MismatchReport, sides: [&Side; 2]) -> Result<Vec<PathBuf>> {
-    let storage: &dyn Storage = run.store.storage();
+pub(in crate::ops::backup) fn keep(
+    store: &Store,
+    report: &MismatchReport,
+    sides: [&Side; 2],
+) -> Result<Vec<PathBuf>> {
+    let storage: &dyn Storage = store.storage();
     let mut paths = Vec::new();
     let mut put = |key: ObjectKey, bytes: &[u8]| {
         if storage.object_len(&key)?.is_none() {

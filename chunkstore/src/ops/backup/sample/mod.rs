@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use self::comparison::Comparison;
-use self::evidence::{EVIDENCE_LEN_MAX, has_reports, keep_evidence};
+pub(super) use self::comparison::Side;
+use self::evidence::{EVIDENCE_LEN_MAX, keep_evidence};
+pub(super) use self::evidence::{has_reports, keep};
 use self::pick::{Choice, Pick, choose_spans, page_id, pick};
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
@@ -168,7 +170,8 @@ fn choose(run: &Run<'_>, chunk_count: u64) -> Result<(Choice, bool)> {
     if let SampleSize::Percent(percent) = run.options.sample {
         return Ok((Choice::Percent(percent.min(100)), false));
     }
-    let in_doubt = run.parent.history_has_doubts || has_reports(run)?;
+    let in_doubt =
+        run.parent.history_has_doubts || has_reports(run.store, &run.options.source_name)?;
     let usual = (chunk_count / USUAL_SHARE).clamp(USUAL_COUNT_MIN, USUAL_COUNT_MAX);
     if in_doubt && usual * 100 < chunk_count * u64::from(PERCENT_IN_DOUBT) {
         return Ok((Choice::Percent(PERCENT_IN_DOUBT), true));
