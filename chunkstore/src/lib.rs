@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The modules, in reading order: values ([`id`], [`units`], [`time`], [`limits`], [`progress`]), pure bytes
-//! ([`chunking`], [`compression`], [`mod@format`]), files ([`vfs`], [`storage`], [`source`], [`target`]), the whole
+//! ([`chunking`], [`compression`], [`mod@format`], [`whisper`]), files ([`vfs`], [`storage`], [`source`], [`target`]), the whole
 //! ([`store`], [`image_reader`]) and the verbs ([`ops`]). A module uses its own layer and those before it.
 
 pub mod id;
@@ -37,6 +37,7 @@ pub mod units;
 pub mod chunking;
 pub mod compression;
 pub mod format;
+pub mod whisper;
 
 pub mod environment;
 pub mod layout;
