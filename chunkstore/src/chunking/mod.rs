@@ -11,6 +11,7 @@
 
 mod cutter;
 mod params;
+mod points;
 mod prediction;
 mod span;
 mod splice;
@@ -18,6 +19,7 @@ mod zero;
 
 pub use cutter::Cutter;
 pub use params::{ChunkingError, ChunkingParams};
+pub use points::{Cut, cut_whisper_file};
 pub use span::{EntrySink, Piece, SpanInput, chunk_span};
 pub use splice::spans_to_read;
 pub(crate) use zero::is_zero;

@@ -8,10 +8,12 @@ use std::ops::Range;
 
 mod file;
 mod tree;
+mod whisper_tree;
 
 pub use file::FileSource;
 pub(crate) use file::{describe_no_image, size_of};
 pub use tree::{FileError, FilePiece, FileStatus, Found, TreeSource};
+pub use whisper_tree::{MetricFilter, WhisperTree};
 
 use crate::format::RevisionRecord;
 
