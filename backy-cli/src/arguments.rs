@@ -14,6 +14,7 @@ use jiff::civil::Date;
 use crate::exit_code;
 use crate::human;
 use crate::ui;
+use crate::whisper_arguments::{JobArguments, WhisperCommand};
 
 /// Version of the program, and the store formats that it reads.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nreads and writes store format 1");
@@ -70,6 +71,18 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+impl Arguments {
+    /// Returns what a job of cron wants, if the command is one.
+    pub(crate) fn job(&self) -> Option<&JobArguments> {
+        match &self.command {
+            Some(Command::Whisper(WhisperCommand::Backup(arguments))) => Some(&arguments.job),
+            Some(Command::Whisper(WhisperCommand::Restore(arguments))) => Some(&arguments.job),
+            Some(Command::Whisper(WhisperCommand::Purge(arguments))) => Some(&arguments.job),
+            _ => None,
+        }
+    }
 }
 
 /// Options of every command.
@@ -160,6 +173,9 @@ pub(crate) enum Command {
     /// Serve revisions as block devices over NBD, until SIGTERM
     #[command(after_help = NBD_SERVER)]
     NbdServer(NbdServerArguments),
+    /// Back up, restore and list whisper files as whisper-backup does
+    #[command(subcommand)]
+    Whisper(WhisperCommand),
     /// Make anew what can be made anew, move aside what cannot be read, and say which bytes are lost
     #[command(after_help = REPAIR)]
     Repair(RepairArguments),
@@ -176,9 +192,9 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct InitArguments {
     /// Kind of the source
-    #[arg(value_name = "TYPE", help = "Kind of the source: file (image file or block device)")]
+    #[arg(value_name = "TYPE", help = "Kind of the source: file (image file or block device), whisper (directory of Graphite)")]
     pub(crate) kind: String,
-    /// Path of the image file or block device
+    /// Path of the image file, block device, or directory
     #[arg(value_name = "SOURCE")]
     pub(crate) source: PathBuf,
     /// Name of the source in the store [default: last part of the backup directory's path]
@@ -217,12 +233,15 @@ pub(crate) struct BackupArguments {
     /// How much to read back from the store and compare with the source: a percentage, or adaptive (a few, and more after a doubt)
     #[arg(long, value_name = "PERCENT", value_parser = sample_size, default_value = "adaptive")]
     pub(crate) sample: SampleSize,
-    /// Accept tags that are not in the schedule
+    /// Read every file of a whisper source, and do not believe its times that it has not changed
+    #[arg(long, conflicts_with = "from_overlay")]
+    pub(crate) read_all: bool,
+    /// Accept tags that are not in the schedule, and a whisper source that has become empty
     #[arg(short, long)]
     pub(crate) force: bool,
 }
 
-fn sample_size(text: &str) -> Result<SampleSize, String> {
+pub(crate) fn sample_size(text: &str) -> Result<SampleSize, String> {
     if text == "adaptive" {
         return Ok(SampleSize::Adaptive);
     }

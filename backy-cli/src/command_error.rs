@@ -33,6 +33,12 @@ pub(crate) enum CommandError {
     /// The command did its work, and found damage.
     #[error("{what}")]
     DamageFound { what: String },
+    /// The command did its work, but not for all files of the source.
+    #[error("{what}")]
+    FilesFailed { what: String },
+    /// The lock file of a job.
+    #[error("{path} was locked by another process for {seconds} seconds", path = path.display())]
+    JobLocked { path: PathBuf, seconds: u64 },
     /// A file that is neither of a store, nor source or target.
     #[error("cannot {action} {path}", path = path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },

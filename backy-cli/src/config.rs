@@ -1,10 +1,11 @@
-//! The file `config` of a backup directory: YAML with `source`, `schedule`, `store` and `name`.
+//! The file `config` of a backup directory: YAML with `source`, `whisper`, `schedule`, `store` and `name`.
 //!
 //! It is written once, by `init`, and never overwritten by this program. Unknown keys are errors: a
 //! misspelt one would be ignored for years otherwise.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use chunkstore::id::SourceName;
@@ -40,6 +41,9 @@ pub(crate) enum ConfigError {
 pub(crate) struct Config {
     /// What is backed up.
     pub(crate) source: SourceConfig,
+    /// How versions of metrics are kept. Only for whisper sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) whisper: Option<WhisperConfig>,
     /// Tags and how they are kept. None at all is not the same as one without tags: by that everything would expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) schedule: Option<Schedule>,
@@ -58,7 +62,7 @@ pub(crate) struct SourceConfig {
     /// Kind of the source.
     #[serde(rename = "type")]
     pub(crate) kind: SourceKind,
-    /// Image file or block device.
+    /// Image file, block device, or directory.
     pub(crate) filename: PathBuf,
 }
 
@@ -68,6 +72,20 @@ pub(crate) struct SourceConfig {
 pub(crate) enum SourceKind {
     /// An image file or block device.
     File,
+    /// A directory with whisper files.
+    Whisper,
+}
+
+/// How versions of metrics are kept. What is not said here has the defaults of whisper-backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct WhisperConfig {
+    /// Unique versions of each metric that are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<NonZero<u32>>,
+    /// Days after which metrics go that are no longer there: 0 at once, -1 never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) purge_days: Option<i32>,
 }
 
 impl Config {
@@ -82,7 +100,11 @@ impl Config {
             }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        match serde_saphyr::from_str(&text) {
+        match serde_saphyr::from_str::<Self>(&text) {
+            Ok(config) if config.whisper.is_some() && config.source.kind != SourceKind::Whisper => {
+                let reason = "it has a section whisper, and the source is none".to_owned();
+                Err(ConfigError::Invalid { path, reason })
+            }
             Ok(config) => Ok(Some(config)),
             Err(error) => Err(ConfigError::Invalid { path, reason: one_line(&error.to_string()) }),
         }
@@ -173,6 +195,7 @@ mod tests {
     fn config() -> Config {
         Config {
             source: SourceConfig { kind: SourceKind::File, filename: "/dev/vg/a: #b".into() },
+            whisper: None,
             schedule: None,
             store: Some("/srv/store".into()),
             name: Some("vm1".parse().unwrap()),

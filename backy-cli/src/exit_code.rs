@@ -4,6 +4,7 @@ use std::io;
 
 use chunkstore::error::Error;
 use chunkstore::format::FormatError;
+use chunkstore::source::SourceError;
 use chunkstore::target::TargetError;
 
 use crate::command_error::CommandError;
@@ -58,10 +59,12 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
                 code => code,
             },
         },
+        CommandError::JobLocked { .. } => LOCKED,
         CommandError::Tls(_) => USAGE,
         CommandError::Signals(_) | CommandError::Threads(_) => BUG,
         CommandError::Config(error) => of_config(error),
-        CommandError::Source(_) => SOURCE,
+        CommandError::Source(SourceError::Empty { .. }) => REFUSED,
+        CommandError::Source(_) | CommandError::FilesFailed { .. } => SOURCE,
         CommandError::Target(error) => of_target(error),
         CommandError::Store(error) => of_store(error, signal),
     }

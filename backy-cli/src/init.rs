@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use chunkstore::chunking::ChunkingParams;
 use chunkstore::id::SourceName;
 use chunkstore::ops::purge;
-use chunkstore::source::{FileSource, SourceError};
+use chunkstore::source::{FileSource, SourceError, WhisperTree};
 use chunkstore::{Store, StoreOptions};
 
 use crate::backup_directory::{absolute, default_name, holds_store};
@@ -53,6 +53,7 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
     }
     let config = Config {
         source: options.source.clone(),
+        whisper: None,
         schedule: None,
         store: options.store.clone(),
         // Written even if it is the default: the directory may be moved.
@@ -64,11 +65,15 @@ pub(crate) fn initialise(options: &InitOptions, ui: &Ui) -> Result<Store, Comman
 
 /// Reads a type and a path as the command line has them.
 pub(crate) fn parse_source(kind: &str, path: &Path) -> Result<SourceConfig, CommandError> {
-    if kind != "file" {
-        return Err(CommandError::Usage(format!(
-            "unknown type of source {kind:?}: there is \"file\" (an image file or block device)"
-        )));
-    }
+    let kind = match kind {
+        "file" => SourceKind::File,
+        "whisper" => SourceKind::Whisper,
+        other => {
+            return Err(CommandError::Usage(format!(
+                "unknown type of source {other:?}: there are \"file\" (an image file or block device) and \"whisper\" (a directory with whisper files)"
+            )));
+        }
+    };
     let filename = absolute(path)?;
     if filename.to_str().is_none() {
         return Err(CommandError::Usage(format!(
@@ -76,7 +81,7 @@ pub(crate) fn parse_source(kind: &str, path: &Path) -> Result<SourceConfig, Comm
             path.display()
         )));
     }
-    Ok(SourceConfig { kind: SourceKind::File, filename })
+    Ok(SourceConfig { kind, filename })
 }
 
 /// Reads the chunking options: three lengths, or an average that gives the two others.
@@ -110,8 +115,12 @@ pub(crate) fn parse_chunking(
 
 /// A source may be attached later, but what is no image never becomes one.
 fn check_source(source: &SourceConfig, ui: &Ui) -> Result<(), CommandError> {
-    match FileSource::open(&source.filename) {
-        Ok(_) => Ok(()),
+    let opened = match source.kind {
+        SourceKind::File => FileSource::open(&source.filename).map(drop),
+        SourceKind::Whisper => WhisperTree::open(&source.filename).map(drop),
+    };
+    match opened {
+        Ok(()) => Ok(()),
         Err(error @ SourceError::Open { .. }) => {
             ui.warnings([&error]);
             Ok(())

@@ -14,9 +14,11 @@ mod own_files;
 mod progress;
 mod reports;
 mod signals;
+mod syslog;
 mod table;
 mod tags;
 mod ui;
+mod whisper_arguments;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,9 @@ fn run(arguments: &Arguments, ui: &mut Ui) -> Result<(), CommandError> {
     ui.set_signals(signals);
     if let Some(path) = &arguments.global.log_file {
         ui.open_log(path)?;
+    }
+    if let Some(job) = arguments.job() {
+        ui.follow(job);
     }
     commands::run(arguments, ui)
 }

@@ -17,6 +17,8 @@ use crate::hint;
 use crate::log_file::LogFile;
 use crate::progress::{ProgressReporter, Style};
 use crate::signals::Signals;
+use crate::syslog::Syslog;
+use crate::whisper_arguments::JobArguments;
 
 /// Prints for one command.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct Ui {
     progress: When,
     signals: Signals,
     log: Option<LogFile>,
+    syslog: Option<Syslog>,
     stdout_is_closed: AtomicBool,
 }
 
@@ -41,6 +44,7 @@ impl Ui {
             progress: arguments.progress,
             signals: Signals::default(),
             log: None,
+            syslog: None,
             stdout_is_closed: AtomicBool::new(false),
         }
     }
@@ -57,6 +61,17 @@ impl Ui {
         log.write("INFO", &format!("$ {}", words.join(" ")));
         self.log = Some(log);
         Ok(())
+    }
+
+    /// Says from now on as much, and there, as a job wants it.
+    pub(crate) fn follow(&mut self, job: &JobArguments) {
+        self.verbose |= job.debug;
+        if job.syslog {
+            match Syslog::open() {
+                Ok(syslog) => self.syslog = Some(syslog),
+                Err(error) => self.warning(&format!("nothing goes to the system log: {error}")),
+            }
+        }
     }
 
     pub(crate) const fn is_json(&self) -> bool {
@@ -186,6 +201,9 @@ impl Ui {
     fn log(&self, level: &str, message: &str) {
         if let Some(log) = &self.log {
             log.write(level, message);
+        }
+        if let Some(syslog) = &self.syslog {
+            syslog.write(level, message);
         }
     }
 }

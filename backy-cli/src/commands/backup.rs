@@ -5,15 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chunkstore::error::Error;
-use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck};
-use chunkstore::source::{FileSource, Source, SourceError};
+use chunkstore::id::SourceName;
+use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck, TreeBackupOptions};
+use chunkstore::source::{FileSource, Source, SourceError, WhisperTree};
 use chunkstore::{Overlay, Store};
 
-use super::damage;
+use super::{damage, whisper};
 use crate::arguments::BackupArguments;
 use crate::backup_directory::{BackupDirectory, holds_store};
 use crate::command_error::CommandError;
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SourceConfig, SourceKind};
 use crate::human;
 use crate::init::{InitOptions, initialise, parse_source};
 use crate::own_files;
@@ -29,31 +30,69 @@ pub(crate) fn run(path: &Path, arguments: &BackupArguments, ui: &Ui) -> Result<(
     let config = Config::read(path)?;
     let schedule = config.as_ref().and_then(|config| config.schedule.clone()).unwrap_or_default();
     let tags = tags::parse(&arguments.tags, &schedule, arguments.force)?;
-    let filename = match (&config, &named) {
+    let source = choose_source(path, config.as_ref(), named.as_ref())?;
+    let sample = arguments.sample;
+    let options = |name| BackupOptions { tags, sample, ..BackupOptions::new(name) };
+    // Opened first: where there is nothing to back up, nothing is created.
+    match source.kind {
+        SourceKind::File if arguments.read_all => Err(CommandError::Usage(
+            "--read-all is for whisper sources: an image is always read".to_owned(),
+        )),
+        SourceKind::File => {
+            let image = FileSource::open(&source.filename)?;
+            let (store, name) = open_or_begin(path, config.is_none(), source, ui)?;
+            back_up(&store, &image, &options(name), ui).map(drop)
+        }
+        SourceKind::Whisper => {
+            let tree = WhisperTree::open(&source.filename)?;
+            let (store, name) = open_or_begin(path, config.is_none(), source, ui)?;
+            let options = TreeBackupOptions {
+                read_all: arguments.read_all,
+                accept_empty: arguments.force,
+                ..TreeBackupOptions::new(options(name))
+            };
+            let stats = whisper::make_revision(&store, &tree, &options, ui)?;
+            whisper::print(&stats, &options, ui)?;
+            whisper::finish(&stats.counts)
+        }
+    }
+}
+
+/// Returns what is to be backed up: what is configured, or else what is named.
+pub(super) fn choose_source(
+    path: &Path,
+    config: Option<&Config>,
+    named: Option<&SourceConfig>,
+) -> Result<SourceConfig, CommandError> {
+    match (config, named) {
         (Some(config), named) => {
-            let filename = configured_source(path, config, named.as_ref())?;
+            let filename = configured_source(path, config, named)?;
             // It would change while it is read, and grow with every backup.
             let directory = BackupDirectory::open(path)?;
             own_files::refuse("source", &filename, path, &directory.store_path())?;
-            filename
+            Ok(SourceConfig { kind: config.source.kind, filename })
         }
         (None, Some(source)) => {
             refuse_foreign_directory(path)?;
-            source.filename.clone()
+            Ok(source.clone())
         }
-        (None, None) => return Err(nothing_configured(path)),
+        (None, None) => Err(nothing_configured(path)),
+    }
+}
+
+/// Returns the store and the name of the source in it. Where nothing is configured yet, the source is.
+pub(super) fn open_or_begin(
+    path: &Path,
+    is_new: bool,
+    source: SourceConfig,
+    ui: &Ui,
+) -> Result<(Store, SourceName), CommandError> {
+    let store = match is_new {
+        true => begin(path, source, ui)?,
+        false => BackupDirectory::open(path)?.open_store()?,
     };
-    // Opened first: where there is nothing to back up, nothing is created.
-    let source = FileSource::open(&filename)?;
-    let store = match (config, named) {
-        (None, Some(source)) => begin(path, source, ui)?,
-        _ => BackupDirectory::open(path)?.open_store()?,
-    };
-    let source_name = BackupDirectory::open(path)?.source_name()?;
-    let source_name = source_name.expect("there is a configuration, or it was just written");
-    let sample = arguments.sample;
-    let options = BackupOptions { tags, sample, ..BackupOptions::new(source_name) };
-    back_up(&store, &source, &options, ui).map(drop)
+    let name = BackupDirectory::open(path)?.source_name()?;
+    Ok((store, name.expect("there is a configuration, or it was just written")))
 }
 
 /// Backs up what an overlay has become, as a revision of the source that it lies over. The overlay is not changed.
@@ -133,7 +172,7 @@ fn back_up(
 fn split_source(text: &str) -> Result<SourceConfig, CommandError> {
     match text.split_once(':') {
         Some((kind, path)) if !path.is_empty() => parse_source(kind, Path::new(path)),
-        _ => Err(CommandError::Usage(format!("not a source: {text:?}, expected file:PATH"))),
+        _ => Err(CommandError::Usage(format!("not a source: {text:?}, expected file:PATH or whisper:DIRECTORY"))),
     }
 }
 
@@ -145,7 +184,8 @@ fn configured_source(
 ) -> Result<PathBuf, CommandError> {
     let filename = directory.join(&config.source.filename);
     if let Some(named) = named
-        && std::path::absolute(&filename).ok().as_deref() != Some(&named.filename)
+        && (std::path::absolute(&filename).ok().as_deref() != Some(&named.filename)
+            || config.source.kind != named.kind)
     {
         return Err(CommandError::Refused {
             what: format!(
@@ -184,7 +224,7 @@ fn refuse_foreign_directory(path: &Path) -> Result<(), CommandError> {
 fn nothing_configured(path: &Path) -> CommandError {
     match BackupDirectory::open(path) {
         Ok(_) => CommandError::Usage(format!(
-            "{} holds a store and no configuration: name what to back up with --source file:PATH",
+            "{} holds a store and no configuration: name what to back up with --source file:PATH or whisper:DIRECTORY",
             path.display()
         )),
         Err(error) => error,

@@ -20,6 +20,7 @@ mod status;
 mod store;
 mod tags;
 mod verify;
+mod whisper;
 
 use clap::CommandFactory;
 
@@ -52,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments, ui: &Ui) -> Result<(), CommandError> {
         Some(Command::Repair(arguments)) => repair::run(directory, arguments, ui),
         Some(Command::Index(IndexCommand::Rebuild)) => index::rebuild(directory, ui),
         Some(Command::Store(StoreCommand::Info)) => store::info(directory, ui),
+        Some(Command::Whisper(command)) => whisper::run(directory, command, ui),
         Some(Command::Completions(arguments)) => completions::run(arguments, ui),
     }
 }
