@@ -192,7 +192,10 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct InitArguments {
     /// Kind of the source
-    #[arg(value_name = "TYPE", help = "Kind of the source: file (image file or block device), whisper (directory of Graphite)")]
+    #[arg(
+        value_name = "TYPE",
+        help = "Kind of the source: file (image file or block device), whisper (directory of Graphite)"
+    )]
     pub(crate) kind: String,
     /// Path of the image file, block device, or directory
     #[arg(value_name = "SOURCE")]

@@ -194,7 +194,9 @@ mod tests {
     #[test]
     fn dates_are_read_with_and_without_a_zone() {
         let noon = Timestamp(1_769_860_800_000);
-        for text in ["2026-01-31T12:00:00+00:00", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00+01:00"] {
+        for text in
+            ["2026-01-31T12:00:00+00:00", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00+01:00"]
+        {
             assert_eq!(date(text), Ok(noon), "{text}");
         }
         assert!(date("2026-01-31").is_ok() && date("2026-01-31T12:00:00").is_ok());

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use chunkstore::format::{
-    BackupStatistics, BlockState, BlockStates, ChunkingConfig, Codec, CondemnedList, FooterRecord,
-    FormatError, GivenUp, Ledger, LedgerEntry, MismatchReport, ObjectKind, OverlayHeader,
-    OverlayMapKind, OverlayMapPage, PackFooter, PackHeader, PackKind, Page, PageEntry, Quarantined,
-    QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord, RevisionState, Root,
-    SessionKind, SessionRecord, SpanRef, StoreConfig, Trust,
+    BackupStatistics, BlockState, BlockStates, ChunkingConfig, Codec, CondemnedList, FileMetadata,
+    FooterRecord, FormatError, GivenUp, Ledger, LedgerEntry, MismatchReport, ObjectKind,
+    OverlayHeader, OverlayMapKind, OverlayMapPage, PackFooter, PackHeader, PackKind, Page,
+    PageEntry, Quarantined, QuarantinedRecord, RecordHeader, RevisionKind, RevisionRecord,
+    RevisionState, Root, SessionKind, SessionRecord, SpanRef, StoreConfig, TreeEntry, TreePage,
+    TreePageRef, TreePath, TreeRoot, Trust,
 };
 use chunkstore::id::{ChunkId, OverlayId, PackId, RevisionId, SessionId, StoreId};
 use chunkstore::limits;
@@ -23,7 +24,7 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 19] = [
+const EXAMPLES: [&str; 21] = [
     "pack-header",
     "record",
     "pack-footer",
@@ -32,6 +33,8 @@ const EXAMPLES: [&str; 19] = [
     "page-id",
     "root",
     "root-id",
+    "tree-page",
+    "tree-root",
     "store-config",
     "revision-record",
     "revision-state",
@@ -262,6 +265,7 @@ fn revision_record_is_as_documented() {
             reused_chunks: 0,
             duration_milliseconds: 12,
         },
+        thinned: None,
     };
     assert_example("revision-record", &record, RevisionRecord::encode, RevisionRecord::decode);
 }
@@ -437,4 +441,48 @@ fn overlay_map_is_as_documented() {
         states,
     };
     assert_example("overlay-map", &page, OverlayMapPage::encode, OverlayMapPage::decode);
+}
+
+fn tree_page() -> TreePage {
+    let entry = TreeEntry {
+        path: TreePath::new(b"a/cpu.wsp").unwrap(),
+        metadata: FileMetadata {
+            mode: 0o644,
+            user: 998,
+            group: 998,
+            inode: 131_073,
+            modified_nanoseconds: 1_795_176_000_000_000_000,
+            changed_nanoseconds: 1_795_176_000_000_000_000,
+        },
+        since: noon(),
+        is_carried: false,
+        is_unsettled: false,
+        content: vec![
+            PageEntry::Data { len: 4096, id: chunk_id() },
+            PageEntry::Zero { len: 65536 },
+        ],
+    };
+    TreePage { entries: vec![entry] }
+}
+
+#[test]
+fn tree_examples_are_what_the_library_writes() {
+    let page = tree_page();
+    assert_example("tree-page", &page, TreePage::encode, TreePage::decode);
+    let id = ObjectKind::Page.chunk_id(&page.encode());
+    let root = TreeRoot { pages: vec![TreePageRef { id, entry_count: 1, content_len: 69632 }] };
+    assert_example("tree-root", &root, TreeRoot::encode, TreeRoot::decode);
+}
+
+#[test]
+fn end_of_a_tree_page_is_where_the_document_says() {
+    let page = tree_page();
+    for number in 0..200_000_u32 {
+        let path = TreePath::new(number.to_string().as_bytes()).unwrap();
+        let entry = TreeEntry { path, ..page.entries[0].clone() };
+        let digest = blake3::hash(entry.path.as_bytes());
+        let head = u32::from_le_bytes(digest.as_bytes()[..4].try_into().unwrap());
+        let len = u128::try_from(entry.encoded_len()).unwrap();
+        assert_eq!(entry.ends_page(), u128::from(head) * 65536 < len << 32, "{number}");
+    }
 }

@@ -172,7 +172,9 @@ fn back_up(
 fn split_source(text: &str) -> Result<SourceConfig, CommandError> {
     match text.split_once(':') {
         Some((kind, path)) if !path.is_empty() => parse_source(kind, Path::new(path)),
-        _ => Err(CommandError::Usage(format!("not a source: {text:?}, expected file:PATH or whisper:DIRECTORY"))),
+        _ => Err(CommandError::Usage(format!(
+            "not a source: {text:?}, expected file:PATH or whisper:DIRECTORY"
+        ))),
     }
 }
 

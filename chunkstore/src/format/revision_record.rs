@@ -145,6 +145,7 @@ pub(super) mod tests {
             origin: "/dev/vg0/vm1".into(),
             tags: vec!["daily".into()],
             statistics: BackupStatistics { read_bytes: 5, ..BackupStatistics::default() },
+            thinned: None,
         }
     }
 

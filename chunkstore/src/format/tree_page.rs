@@ -296,3 +296,6 @@ fn decode_content(input: &mut ByteReader<'_>, len: u64) -> Result<Vec<PageEntry>
 fn is_sorted(entries: &[TreeEntry]) -> bool {
     entries.is_sorted_by(|left, right| left.path < right.path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,80 @@ impl TreeRoot {
         Ok(root)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::test_support::{assert_exact_length, assert_flips_noticed, assert_magic};
+
+    fn example() -> TreeRoot {
+        let page = |byte, entry_count, content_len| TreePageRef {
+            id: ChunkId::from_bytes([byte; 32]),
+            entry_count,
+            content_len,
+        };
+        TreeRoot { pages: vec![page(1, 3, 100), page(2, 1, 0), page(1, 3, 100)] }
+    }
+
+    #[test]
+    fn magic_is_the_digest_of_its_sentence() {
+        assert_magic(&MAGIC, "chunkstore tree root v1");
+    }
+
+    #[test]
+    fn root_reads_back() {
+        for root in [example(), TreeRoot::default()] {
+            assert_eq!(TreeRoot::decode(&root.encode()), Ok(root.clone()));
+            assert!(TreeRoot::begins(&root.encode()));
+        }
+        assert_eq!((example().entry_count(), example().content_len()), (7, 200));
+        let places: Vec<Range<u64>> = example().places().map(|(place, _)| place).collect();
+        assert_eq!(places, [0..100, 100..100, 100..200]);
+    }
+
+    #[test]
+    fn changed_root_is_noticed() {
+        assert_flips_noticed(&example().encode(), TreeRoot::decode);
+        assert_exact_length(&example().encode(), TreeRoot::decode);
+    }
+
+    #[test]
+    fn sums_are_checked() {
+        for place in [8, 16] {
+            let mut root = example().encode();
+            if let Some(byte) = root.get_mut(place) {
+                *byte ^= 1;
+            }
+            let result = TreeRoot::decode(&root);
+            assert!(matches!(result, Err(FormatError::Inconsistent { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn page_without_files_and_huge_count_are_rejected() {
+        let mut root = example();
+        root.pages.iter_mut().take(1).for_each(|page| page.entry_count = 0);
+        assert!(TreeRoot::decode(&root.encode()).is_err());
+        let mut root = example().encode();
+        root.splice(24..28, u32::MAX.to_le_bytes());
+        assert!(matches!(TreeRoot::decode(&root), Err(FormatError::Truncated { .. })));
+    }
+
+    #[test]
+    fn content_length_is_checked_at_its_limit() {
+        let root = |content_len| {
+            let id = ChunkId::from_bytes([1; 32]);
+            TreeRoot { pages: vec![TreePageRef { id, entry_count: 1, content_len }] }
+        };
+        assert!(TreeRoot::decode(&root(IMAGE_LEN_MAX).encode()).is_ok());
+        assert!(TreeRoot::decode(&root(IMAGE_LEN_MAX + 1).encode()).is_err());
+        assert!(TreeRoot::decode(&root(u64::MAX).encode()).is_err());
+    }
+
+    #[test]
+    fn root_with_most_pages_is_a_chunk() {
+        let len = HEADER_LEN + TreeRoot::PAGE_COUNT_MAX * PAGE_REF_LEN;
+        let len_max = usize::try_from(crate::limits::CHUNK_LEN_MAX).unwrap();
+        assert!(len <= len_max && len_max < len + PAGE_REF_LEN);
+    }
+}

@@ -26,11 +26,7 @@ pub(super) use self::back_up::{finish, make_revision, print};
 const RETENTION_DEFAULT: u32 = 5;
 const PURGE_DAYS_DEFAULT: i32 = 45;
 
-pub(super) fn run(
-    directory: &Path,
-    command: &WhisperCommand,
-    ui: &Ui,
-) -> Result<(), CommandError> {
+pub(super) fn run(directory: &Path, command: &WhisperCommand, ui: &Ui) -> Result<(), CommandError> {
     match command {
         WhisperCommand::Backup(arguments) => {
             job::run(directory, &arguments.job, arguments.noop, ui, || {
