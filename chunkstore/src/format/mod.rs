@@ -6,6 +6,7 @@
 
 mod byte_reader;
 mod checksum;
+mod codec;
 mod condemned_list;
 mod document;
 mod format_error;
@@ -29,18 +30,20 @@ mod store_config;
 mod tag;
 #[cfg(test)]
 mod test_support;
+mod transform;
 mod tree_page;
 mod tree_path;
 mod tree_root;
 
 pub use byte_reader::ByteReader;
+pub use codec::Codec;
 pub use condemned_list::CondemnedList;
 pub use document::{decode_document, encode_document};
 pub use format_error::FormatError;
 pub use given_up::GivenUp;
 pub use ledger::{Ledger, LedgerEntry};
 pub use mismatch_report::MismatchReport;
-pub use object_kind::{Codec, ObjectKind, PackKind};
+pub use object_kind::{ObjectKind, PackKind};
 pub use overlay_header::OverlayHeader;
 pub use overlay_map::{BlockState, BlockStates, OverlayMapKind, OverlayMapPage};
 pub use pack_footer::{FooterRecord, PackFooter};
@@ -54,6 +57,7 @@ pub use root::{Root, SpanRef};
 pub use session_record::{SessionKind, SessionRecord};
 pub use store_config::{ChunkingConfig, StoreConfig};
 pub use tag::is_tag;
+pub use transform::{POINT_LEN, Transform, Unit};
 pub use tree_page::{FileMetadata, TreeEntry, TreePage, TreePages};
 pub use tree_path::TreePath;
 pub use tree_root::{TreePageRef, TreeRoot};

@@ -121,37 +121,6 @@ impl fmt::Display for PackKind {
     }
 }
 
-/// How the payload of a record becomes the plain bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Codec {
-    /// The payload is the plain bytes.
-    Raw = 0,
-    /// The payload is one Zstandard frame (RFC 8878) without dictionary.
-    Zstd = 1,
-}
-
-impl Codec {
-    /// Returns the codec that this byte stands for.
-    ///
-    /// # Errors
-    ///
-    /// - [`FormatError::OutOfRange`] if it stands for none.
-    pub fn from_byte(byte: u8) -> Result<Self, FormatError> {
-        match byte {
-            0 => Ok(Self::Raw),
-            1 => Ok(Self::Zstd),
-            _ => Err(FormatError::out_of_range("codec", byte, "0 or 1")),
-        }
-    }
-
-    /// Returns the byte that stands for this codec.
-    #[must_use]
-    pub const fn to_byte(self) -> u8 {
-        self as u8
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +136,6 @@ mod tests {
                 PackKind::from_byte(byte).map(PackKind::to_byte).ok(),
                 (byte < 2).then_some(byte)
             );
-            assert_eq!(Codec::from_byte(byte).map(Codec::to_byte).ok(), (byte < 2).then_some(byte));
         }
     }
 

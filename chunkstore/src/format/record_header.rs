@@ -4,7 +4,7 @@
 //! so a reader may take memory for both of them.
 
 use crate::format::checksum::{CHECKSUM8_LEN, checksum8};
-use crate::format::{ByteReader, Codec, FormatError, ObjectKind};
+use crate::format::{ByteReader, Codec, FormatError, ObjectKind, POINT_LEN};
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_LEN_MAX, STORED_OVERHEAD_MAX};
 
@@ -61,7 +61,7 @@ impl RecordHeader {
     /// - [`FormatError::WrongMagic`] if no record begins here.
     /// - [`FormatError::WrongChecksum`] if a byte was changed.
     /// - [`FormatError::OutOfRange`] if a field has a value that is never written.
-    /// - [`FormatError::Inconsistent`] if a raw record has two lengths.
+    /// - [`FormatError::Inconsistent`] if a raw record has two lengths, or points are not whole.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         ByteReader::new(bytes).magic(&MAGIC, "a record")?;
         let mut input = ByteReader::new(bytes);
@@ -90,7 +90,7 @@ impl RecordHeader {
 /// # Errors
 ///
 /// - [`FormatError::OutOfRange`] if one of them is beyond its limits.
-/// - [`FormatError::Inconsistent`] if a raw record has two lengths.
+/// - [`FormatError::Inconsistent`] if a raw record has two lengths, or points are not whole.
 pub(super) fn check_lens(plain_len: u32, stored_len: u32, codec: Codec) -> Result<(), FormatError> {
     if plain_len == 0 || CHUNK_LEN_MAX < plain_len {
         return Err(FormatError::out_of_range("plain length", plain_len, "1 byte to 16 MiB"));
@@ -102,6 +102,11 @@ pub(super) fn check_lens(plain_len: u32, stored_len: u32, codec: Codec) -> Resul
     if codec == Codec::Raw && stored_len != plain_len {
         return Err(FormatError::Inconsistent {
             what: "a raw record has a stored length that is not its plain length",
+        });
+    }
+    if codec == Codec::Points && !u64::from(plain_len).is_multiple_of(POINT_LEN as u64) {
+        return Err(FormatError::Inconsistent {
+            what: "a record of points has a plain length that is no whole number of them",
         });
     }
     Ok(())
@@ -169,6 +174,14 @@ mod tests {
         }
         assert!(check_lens(10, 9, Codec::Raw).is_err());
         assert!(check_lens(10, 11, Codec::Raw).is_err());
+    }
+
+    #[test]
+    fn points_are_whole() {
+        for plain_len in 1..100 {
+            let is_whole = plain_len % 12 == 0;
+            assert_eq!(check_lens(plain_len, 9, Codec::Points).is_ok(), is_whole, "{plain_len}");
+        }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Compresses and expands one chunk.
 //!
-//! Document: `docs/format.md`, section "Record". A compressed chunk is exactly one zstd frame that states its
+//! Document: `docs/format.md`, sections "Record" and "Points". A compressed chunk is exactly one zstd frame that states its
 //! content size and uses no dictionary. Invariants: what [`Compressor`] returns was expanded again and hashes to its id; [`Expander`] returns
 //! bytes that hash to the id or an error, and takes no memory beyond the stated plain length, which is limited.
 
+pub mod columns;
+mod points;
+
 use std::fmt;
 use std::io;
+use std::mem;
 
 use zstd::bulk;
 use zstd::zstd_safe::{self, CParameter, DParameter, WriteBuf};
 
-use crate::format::{Codec, FormatError, ObjectKind, RecordHeader};
+use self::points::PointCompressor;
+use crate::format::{Codec, FormatError, ObjectKind, POINT_LEN, RecordHeader, Transform};
 use crate::id::ChunkId;
 use crate::limits::CHUNK_LEN_MAX;
 
@@ -81,6 +86,9 @@ pub struct Compressor {
     level: i32,
     context: bulk::Compressor<'static>,
     trial: Option<bulk::Compressor<'static>>,
+    points: Option<PointCompressor>,
+    /// A second stored form, to compare lengths.
+    other: Vec<u8>,
     expander: Expander,
     expanded: Vec<u8>,
 }
@@ -114,6 +122,8 @@ impl Compressor {
             level,
             context: context(level)?,
             trial: has_trial.then(|| context(TRIAL_LEVEL)).transpose()?,
+            points: None,
+            other: Vec::new(),
             expander: Expander::new(),
             expanded: Vec::new(),
         })
@@ -122,7 +132,7 @@ impl Compressor {
     /// Replaces `out` by the stored form of `plain`, and returns how it is stored. Compressed bytes are
     /// shorter than `plain`; what does not shrink is copied.
     ///
-    /// The result is expanded and hashed again, just as a reader does.
+    /// The result is expanded and hashed again, as a reader does.
     ///
     /// # Errors
     ///
@@ -139,6 +149,47 @@ impl Compressor {
         let codec = self
             .encode(plain, out)
             .map_err(|source| CompressionError::Encoder { len: plain.len(), source })?;
+        self.check(kind, id, plain, codec, out)?;
+        Ok(codec)
+    }
+
+    /// As [`Self::compress`], for chunks of points of whisper files: what shrinks more as columns is stored so. Any bytes may be
+    /// given; those that are no whole number of points are compressed as general data.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compress`].
+    pub fn compress_points(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Codec, CompressionError> {
+        let codec = self
+            .encode_points(plain, out)
+            .map_err(|source| CompressionError::Encoder { len: plain.len(), source })?;
+        self.check(kind, id, plain, codec, out)?;
+        Ok(codec)
+    }
+
+    /// Returns the most bytes that [`Self::compress_points`] takes in addition, once it was called, if no chunk is longer
+    /// than `chunk_len`.
+    #[must_use]
+    pub fn points_memory(chunk_len: usize) -> usize {
+        // Columns twice, the other form, the input that zstd keeps; its tables and its buffer for a block.
+        4 * chunk_len + (1 << 20)
+    }
+
+    /// Expands what was made, just as a reader does.
+    fn check(
+        &mut self,
+        kind: ObjectKind,
+        id: &ChunkId,
+        plain: &[u8],
+        codec: Codec,
+        out: &[u8],
+    ) -> Result<(), CompressionError> {
         let mismatch = |source| CompressionError::Mismatch { id: *id, source };
         let header = RecordHeader {
             kind,
@@ -150,19 +201,41 @@ impl Compressor {
         match codec {
             // It is what a reader will hash, without another copy.
             Codec::Raw => check_hash(&header, out),
-            Codec::Zstd => self.expander.expand(&header, out, &mut self.expanded),
+            Codec::Zstd | Codec::Points => self.expander.expand(&header, out, &mut self.expanded),
         }
-        .map_err(mismatch)?;
-        Ok(codec)
+        .map_err(mismatch)
     }
 
     /// Returns the most bytes that the contexts of a compressor take, if no chunk is longer than `chunk_len`. The
-    /// buffer for what is expanded again is not in it.
+    /// buffer for what is expanded again is not in it, nor is what [`Self::points_memory`] tells.
     #[must_use]
     pub fn memory(level: i32, chunk_len: usize) -> usize {
         // Hash and chain table have 4 bytes for an entry, rows of the hash table 1 more.
         let tables = if level <= 4 { 5 << 20 } else { 12 << 20 };
         tables.min((2 << 20) + 16 * chunk_len)
+    }
+
+    /// As [`Self::encode`], for points: the shorter of two forms, where it is not clear which one that is.
+    fn encode_points(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<Codec> {
+        if plain.is_empty() || !plain.len().is_multiple_of(POINT_LEN) {
+            return self.encode(plain, out);
+        }
+        let points = match &mut self.points {
+            Some(points) => points,
+            none => none.insert(PointCompressor::new(self.level)?),
+        };
+        let is_regular = points.encode(plain, out)?;
+        if is_regular && out.len() < plain.len() {
+            return Ok(Codec::Points);
+        }
+        let mut other = mem::take(&mut self.other);
+        let codec = self.encode(plain, &mut other);
+        let is_shorter = other.len() <= out.len();
+        if is_shorter {
+            mem::swap(out, &mut other);
+        }
+        self.other = other;
+        codec.map(|codec| if is_shorter { codec } else { Codec::Points })
     }
 
     fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<Codec> {
@@ -197,6 +270,8 @@ impl fmt::Debug for Compressor {
 /// Expands chunks, one after another, with a context that is made once.
 pub struct Expander {
     context: bulk::Decompressor<'static>,
+    /// What a frame of columns expands to.
+    columns: Vec<u8>,
 }
 
 impl Expander {
@@ -211,7 +286,7 @@ impl Expander {
         context
             .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
             .expect("the window of the longest chunk is within the limits of zstd");
-        Self { context }
+        Self { context, columns: Vec::new() }
     }
 
     /// Replaces `out` by the plain bytes of the record with this header and payload. What `out` holds after an
@@ -237,6 +312,10 @@ impl Expander {
         match header.codec {
             Codec::Raw => out.extend_from_slice(payload),
             Codec::Zstd => self.expand_frame(header.plain_len, payload, out)?,
+            Codec::Points => {
+                out.resize(plain_len, 0);
+                self.expand_points(header.plain_len, payload, out)?;
+            }
         }
         check_hash(header, out)
     }
@@ -258,8 +337,34 @@ impl Expander {
         match header.codec {
             Codec::Raw => out.copy_from_slice(payload),
             Codec::Zstd => self.expand_frame(header.plain_len, payload, out)?,
+            Codec::Points => self.expand_points(header.plain_len, payload, out)?,
         }
         check_hash(header, out)
+    }
+
+    fn expand_points(
+        &mut self,
+        plain_len: u32,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), FormatError> {
+        let Some((transform, frame)) = payload.split_first() else {
+            return Err(FormatError::Truncated { field: "transform" });
+        };
+        let transform = Transform::from_byte(*transform)?;
+        if !out.len().is_multiple_of(POINT_LEN) {
+            let what = "plain_len is no whole number of points";
+            return Err(FormatError::Inconsistent { what });
+        }
+        let mut planes = mem::take(&mut self.columns);
+        planes.clear();
+        planes.reserve_exact(out.len());
+        let result = self.expand_frame(plain_len, frame, &mut planes);
+        if result.is_ok() {
+            columns::join(transform, &planes, out);
+        }
+        self.columns = planes;
+        result
     }
 
     fn expand_frame<B: WriteBuf + ?Sized>(
@@ -351,207 +456,4 @@ fn len_of_chunk(bytes: &[u8]) -> Result<u32, FormatError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEN: usize = 64 << 10;
-
-    fn random(len: usize) -> Vec<u8> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[0]
-        };
-        (0..len).map(|_| next()).collect()
-    }
-
-    fn text(len: usize) -> Vec<u8> {
-        let words = random(len).into_iter().flat_map(|byte| format!("word{byte} ").into_bytes());
-        words.take(len).collect()
-    }
-
-    fn header(codec: Codec, plain: &[u8], payload: &[u8]) -> RecordHeader {
-        RecordHeader {
-            kind: ObjectKind::Data,
-            codec,
-            id: ObjectKind::Data.chunk_id(plain),
-            plain_len: len_of_chunk(plain).unwrap(),
-            stored_len: len_of_chunk(payload).unwrap(),
-        }
-    }
-
-    fn compress(level: i32, plain: &[u8]) -> (Codec, Vec<u8>) {
-        let mut stored = vec![1, 2, 3];
-        let id = ObjectKind::Data.chunk_id(plain);
-        let mut compressor = Compressor::new(level).unwrap();
-        let codec = compressor.compress(ObjectKind::Data, &id, plain, &mut stored).unwrap();
-        (codec, stored)
-    }
-
-    /// Expands `payload` as if it were the stored form of `plain`.
-    fn expand(codec: Codec, plain: &[u8], payload: &[u8]) -> Result<Vec<u8>, FormatError> {
-        let mut out = vec![0xee; 100_000];
-        Expander::new().expand(&header(codec, plain, payload), payload, &mut out).map(|()| out)
-    }
-
-    fn zstd_frame(plain: &[u8]) -> Vec<u8> {
-        bulk::compress(plain, 1).unwrap()
-    }
-
-    #[test]
-    fn chunk_expands_to_what_was_compressed() {
-        let mut half = random(LEN);
-        half[..LEN / 2].copy_from_slice(&text(LEN / 2));
-        let repeated = random(LEN / 2).repeat(2);
-        let compressible = [text(LEN), vec![0; LEN], half, repeated, vec![5; 16 << 20]];
-        let incompressible = [random(LEN), random(1), random(2), random(255)];
-        for level in [-7, 1, 3, 12] {
-            for plain in &compressible {
-                let (codec, stored) = compress(level, plain);
-                // The fastest levels do not even find letters that are frequent.
-                assert!(codec == Codec::Zstd || level < 0, "level {level}");
-                assert!(codec == Codec::Raw || stored.len() < plain.len());
-                assert!(expand(codec, plain, &stored).unwrap() == *plain);
-            }
-            for plain in &incompressible {
-                let (codec, stored) = compress(level, plain);
-                assert_eq!(codec, Codec::Raw);
-                assert!(stored == *plain);
-                assert!(expand(codec, plain, &stored).unwrap() == *plain);
-            }
-        }
-    }
-
-    #[test]
-    fn denser_level_is_permitted_and_at_least_the_level() {
-        for level in LEVEL_MIN..=LEVEL_MAX {
-            let denser = denser_level(level);
-            assert!(level <= denser && Compressor::new(denser).is_ok(), "{level}");
-        }
-        assert_eq!([-1, 0, 1, 2, 3, 12].map(denser_level), [-1, 0, 3, 4, 3, 12]);
-    }
-
-    #[test]
-    fn level_is_checked_at_its_limits() {
-        for level in [LEVEL_MIN, 0, LEVEL_DEFAULT, LEVEL_MAX] {
-            assert!(Compressor::new(level).is_ok());
-        }
-        for level in [LEVEL_MIN - 1, LEVEL_MAX + 1, 22, i32::MIN, i32::MAX] {
-            assert!(matches!(Compressor::new(level), Err(CompressionError::Level { .. })));
-        }
-    }
-
-    #[test]
-    fn chunk_that_is_not_what_was_hashed_is_not_stored() {
-        let mut compressor = Compressor::new(1).unwrap();
-        for plain in [text(LEN), random(LEN)] {
-            let mut flipped = plain.clone();
-            flipped[1000] ^= 1;
-            let id = ObjectKind::Data.chunk_id(&plain);
-            let mut out = Vec::new();
-            let result = compressor.compress(ObjectKind::Data, &id, &flipped, &mut out);
-            assert!(matches!(result, Err(CompressionError::Mismatch { .. })));
-            assert!(compressor.compress(ObjectKind::Data, &id, &plain, &mut out).is_ok());
-            let result = compressor.compress(ObjectKind::Page, &id, &plain, &mut out);
-            assert!(matches!(result, Err(CompressionError::Mismatch { .. })));
-        }
-    }
-
-    #[test]
-    fn frame_is_all_of_the_payload() {
-        let plain = text(5000);
-        let frame = zstd_frame(&plain);
-        assert!(expand(Codec::Zstd, &plain, &frame).unwrap() == plain);
-        let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 1];
-        let trailing = |more: &[u8]| expand(Codec::Zstd, &plain, &[&frame[..], more].concat());
-        for more in [&[0][..], &skippable, &frame, &zstd_frame(b"")] {
-            let expected =
-                FormatError::TrailingBytes { structure: "zstd frame", count: more.len() as u64 };
-            assert_eq!(trailing(more), Err(expected));
-        }
-        let leading = expand(Codec::Zstd, &plain, &[&skippable[..], &frame].concat());
-        assert!(matches!(leading, Err(FormatError::Compression { .. })));
-        for len in 0..frame.len() {
-            assert!(expand(Codec::Zstd, &plain, &frame[..len]).is_err(), "{len} bytes");
-        }
-    }
-
-    #[test]
-    fn frame_of_another_length_is_refused() {
-        let plain = text(5000);
-        for other in [text(4999), text(5001), Vec::new(), vec![0; 64 << 20]] {
-            let result = expand(Codec::Zstd, &plain, &zstd_frame(&other));
-            assert!(matches!(result, Err(FormatError::Compression { .. })));
-        }
-        // A frame that says nothing about its length, as a stream encoder writes it.
-        let unsized_frame = zstd::stream::encode_all(&plain[..], 1).unwrap();
-        let result = expand(Codec::Zstd, &plain, &unsized_frame);
-        assert!(matches!(result, Err(FormatError::Compression { .. })));
-    }
-
-    #[test]
-    fn frame_that_lies_about_its_length_is_refused() {
-        let bomb = zstd_frame(&vec![0; 4 << 20]);
-        // One byte of descriptor, one for the window, then four bytes of content size.
-        assert_eq!((bomb[4], &bomb[6..10]), (0b1000_0000, &(4_u32 << 20).to_le_bytes()[..]));
-        let plain = vec![0; 5 << 16];
-        let mut lying = bomb;
-        lying[6..10].copy_from_slice(&(5_u32 << 16).to_le_bytes());
-        let result = expand(Codec::Zstd, &plain, &lying);
-        assert!(matches!(result, Err(FormatError::Compression { .. })));
-        lying[6..10].copy_from_slice(&(16_u32 << 20).to_le_bytes());
-        let result = expand(Codec::Zstd, &vec![0; 16 << 20], &lying);
-        assert!(matches!(result, Err(FormatError::Compression { .. })));
-    }
-
-    #[test]
-    fn frame_that_needs_a_dictionary_is_refused() {
-        let plain = text(5000);
-        let mut frame = zstd_frame(&plain);
-        // Two flag bits of the descriptor say how long the dictionary id is that follows.
-        assert_eq!(frame[4] & 0b11, 0);
-        frame[4] |= 1;
-        frame.insert(5, 77);
-        let expected = FormatError::Compression { reason: "it needs a dictionary".to_owned() };
-        assert_eq!(expand(Codec::Zstd, &plain, &frame), Err(expected));
-    }
-
-    #[test]
-    fn flipped_bit_never_gives_other_bytes() {
-        let plain = text(2000);
-        let frame = zstd_frame(&plain);
-        for place in 0..frame.len() {
-            for bit in 0..8 {
-                let mut flipped = frame.clone();
-                flipped[place] ^= 1 << bit;
-                if let Ok(out) = expand(Codec::Zstd, &plain, &flipped) {
-                    assert!(out == plain, "bit {bit} of byte {place}");
-                }
-            }
-        }
-        let mut raw = plain.clone();
-        raw[7] ^= 1;
-        assert!(matches!(expand(Codec::Raw, &plain, &raw), Err(FormatError::WrongHash { .. })));
-    }
-
-    #[test]
-    fn lengths_are_checked_before_anything_else() {
-        let plain = text(100);
-        let good = header(Codec::Raw, &plain, &plain);
-        let mut out = Vec::new();
-        let mut expand = |header: RecordHeader, payload: &[u8]| {
-            Expander::new().expand(&header, payload, &mut out)
-        };
-        assert_eq!(expand(good, &plain), Ok(()));
-        let result = expand(RecordHeader { plain_len: 0, ..good }, &plain);
-        assert!(matches!(result, Err(FormatError::OutOfRange { .. })));
-        let result = expand(RecordHeader { plain_len: CHUNK_LEN_MAX + 1, ..good }, &plain);
-        assert!(matches!(result, Err(FormatError::OutOfRange { .. })));
-        let result = expand(good, &plain[1..]);
-        assert!(matches!(result, Err(FormatError::Inconsistent { .. })));
-        let result = expand(RecordHeader { plain_len: 99, ..good }, &plain);
-        assert!(matches!(result, Err(FormatError::Inconsistent { .. })));
-    }
-}
+mod tests;
