@@ -29,3 +29,4 @@ mod scrub;
 mod sizes;
 mod space;
 mod trust;
+mod whisper;
