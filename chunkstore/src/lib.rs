@@ -67,8 +67,10 @@ mod ledger;
 mod mark;
 pub mod overlay;
 mod parallel;
+mod pinned;
 mod quarantine;
 pub mod store;
+pub mod versions;
 
 pub mod ops;
 
@@ -78,6 +80,7 @@ pub use crate::overlay::Overlay;
 pub use crate::revision::{History, Revision};
 pub use crate::store::{FORMAT_VERSION, Store, StoreOptions};
 pub use crate::tree_reader::TreeReader;
+pub use crate::versions::Versions;
 
 /// Compiles the example in `README.md`.
 #[cfg(doctest)]

@@ -173,7 +173,7 @@ impl Iterator for TreeEntries {
     }
 }
 
-fn read_page(reader: &mut ChunkReader, page: &TreePageRef) -> Result<Vec<TreeEntry>> {
+pub(crate) fn read_page(reader: &mut ChunkReader, page: &TreePageRef) -> Result<Vec<TreeEntry>> {
     let entries = reader.read_tree_page(&page.id, None, page.content_len)?.entries;
     if u32::try_from(entries.len()) == Ok(page.entry_count) {
         return Ok(entries);

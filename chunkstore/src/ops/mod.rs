@@ -10,7 +10,6 @@ mod forget;
 mod healing;
 mod info;
 mod page_bounds;
-mod pinned;
 mod protect;
 pub mod purge;
 mod rate_limit;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::findings::{DamagedChunk, Findings};
 use super::healing::{add_known, heal, replaced, set_aside};
-use super::pinned::Pinned;
 use super::rate_limit::RateLimit;
 use super::verify::VerifyOptions;
 use super::verify::check::{Checked, Run};
@@ -29,6 +28,7 @@ use crate::limits::PACK_RECORD_COUNT_MAX;
 use crate::mark::Proof;
 use crate::ops::MEMORY_DEFAULT;
 use crate::parallel::on_threads;
+use crate::pinned::Pinned;
 use crate::progress::{Phase, Progress};
 use crate::quarantine::Copy;
 use crate::storage::Storage;

@@ -14,7 +14,7 @@ use crate::error::{Error, ObjectName, Result};
 use crate::format::{PageEntry, RecordHeader, RevisionKind};
 use crate::id::{ChunkId, PackId, RevisionId};
 use crate::index::Location;
-use crate::ops::pinned::Pinned;
+use crate::pinned::Pinned;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::store::Store;

@@ -15,12 +15,12 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use self::segments::{Content, Segment, Segments};
-use super::pinned::Pinned;
 use crate::chunk_reader::ChunkReader;
 use crate::damage::chunk_of;
 use crate::error::{Error, Result};
 use crate::id::RevisionId;
 use crate::ops::healing::mark_lost;
+use crate::pinned::Pinned;
 use crate::progress::{Phase, Progress};
 use crate::revision::Revision;
 use crate::store::Store;

@@ -14,10 +14,10 @@ use std::path::PathBuf;
 
 use self::lists::Lists;
 use super::findings::DamagedChunk;
-use super::pinned::Pinned;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RevisionId, SourceName};
 use crate::index::Condemned;
+use crate::pinned::Pinned;
 use crate::progress::{NoProgress, Progress};
 use crate::store::Store;
 

@@ -14,19 +14,19 @@ const PINS_MAX: usize = 8192;
 
 /// Revisions whose roots are pinned until this value is dropped.
 #[derive(Debug)]
-pub(super) struct Pinned {
-    pub(super) revisions: Vec<Revision>,
+pub(crate) struct Pinned {
+    pub(crate) revisions: Vec<Revision>,
     _sessions: Vec<Session>,
 }
 
 impl Pinned {
     /// Registers sessions that pin the revisions, and reads their records again once purge knows it.
-    pub(super) fn new(store: &Store, ids: &[RevisionId]) -> Result<Self> {
+    pub(crate) fn new(store: &Store, ids: &[RevisionId]) -> Result<Self> {
         Self::with(store, || ids.iter().map(|id| store.revision(id)).collect())
     }
 
     /// Pins those of the revisions that are not forgotten meanwhile.
-    pub(super) fn of_those_left(store: &Store, ids: &[RevisionId]) -> Result<Self> {
+    pub(crate) fn of_those_left(store: &Store, ids: &[RevisionId]) -> Result<Self> {
         let read = |id: &RevisionId| match store.revision(id) {
             Err(Error::NoSuchRevision { .. }) => None,
             other => Some(other),
