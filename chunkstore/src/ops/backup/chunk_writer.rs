@@ -292,7 +292,6 @@ impl<'a> Worker<'a> {
         is_points: bool,
         plain: &[u8],
     ) -> Result<()> {
-        let _ = is_points;
         let mut payload = Vec::new();
         // Why and how much: docs/decisions/0006-denser-increments.md.
         let is_mostly_known = self.writer.met.add_new(plain.len() as u64);
@@ -300,8 +299,12 @@ impl<'a> Worker<'a> {
             Some(denser) if is_mostly_known => denser,
             _ => &mut self.compressor,
         };
-        let codec =
-            compressor.compress(kind, &id, plain, &mut payload).map_err(compression_failed)?;
+        let codec = if is_points {
+            compressor.compress_points(kind, &id, plain, &mut payload)
+        } else {
+            compressor.compress(kind, &id, plain, &mut payload)
+        };
+        let codec = codec.map_err(compression_failed)?;
         payload.shrink_to_fit();
         let plain_len = chunk_len(plain.len())?;
         let len = payload.len() + size_of::<NewChunk>();
