@@ -35,7 +35,10 @@ pub use forget::{ForgetStats, forget};
 pub use info::{StoreInfo, info};
 pub use protect::{ProtectStats, protect};
 pub use rebuild_index::{RebuildStats, rebuild_index};
-pub use restore::{RestoreError, RestoreOptions, RestoreStats, restore};
+pub use restore::{
+    RestoreError, RestoreOptions, RestoreStats, TreeProblem, TreeProblemReason, TreeRestoreOptions,
+    TreeRestoreStats, TreeSetAside, restore, restore_tree,
+};
 pub use scrub::{ScrubOptions, ScrubStats, scrub};
 pub use space::{RevisionSpace, space};
 pub use tags::{TagChange, TagEdit, TagOptions, TagStats, edit_tags};

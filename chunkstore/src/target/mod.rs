@@ -9,9 +9,12 @@ mod direct;
 mod edges;
 mod file;
 mod stream;
+mod whisper_tree;
 
 pub use file::{FileTarget, FileTargetOptions, Sparse};
 pub use stream::StreamTarget;
+pub(crate) use whisper_tree::{Content, Fault, FileWriter, Outcome, Restored, Rules, TreeWriter};
+pub use whisper_tree::{Existing, TargetFileError, WhisperTarget};
 
 /// Block in bytes that a target may write past the page cache: that of a page, and a multiple of the sectors of all disks.
 pub const BLOCK_LEN: usize = crate::vfs::ALIGNMENT;

@@ -144,7 +144,7 @@ impl<'a> Worker<'a> {
 }
 
 /// Fills `plain` from a record, if that is the one which was expected there.
-fn expand(
+pub(super) fn expand(
     expander: &mut Expander,
     expected: &Placement,
     record: &[u8],

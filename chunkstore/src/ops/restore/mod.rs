@@ -12,6 +12,7 @@ mod read_back;
 mod run_buffer;
 mod survey;
 mod target_check;
+mod tree;
 
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -21,6 +22,10 @@ use std::time::Duration;
 
 use self::memory::Threads;
 use self::target_check::TargetCheck;
+pub use self::tree::{
+    TreeProblem, TreeProblemReason, TreeRestoreOptions, TreeRestoreStats, TreeSetAside,
+    restore_tree,
+};
 use super::findings::{DamagedChunk, Findings};
 use super::healing::mark_lost;
 use crate::chunk_reader::ChunkReader;
