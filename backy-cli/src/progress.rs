@@ -125,7 +125,7 @@ impl Current {
 }
 
 const fn in_bytes(phase: Phase) -> bool {
-    !matches!(phase, Phase::Sweep | Phase::RebuildIndex)
+    !matches!(phase, Phase::Sweep | Phase::RebuildIndex | Phase::Thin)
 }
 
 const fn name(phase: Phase) -> &'static str {
@@ -138,6 +138,7 @@ const fn name(phase: Phase) -> &'static str {
         Phase::Diff => "comparing",
         Phase::Mark => "finding what revisions need",
         Phase::Repack => "repacking",
+        Phase::Thin => "thinning",
         Phase::Sweep => "giving space back",
         Phase::RebuildIndex => "rebuilding the index",
         _ => "working",

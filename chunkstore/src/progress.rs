@@ -20,6 +20,8 @@ pub enum Phase {
     Mark,
     /// Copying what is needed of packs that are mostly not.
     Repack,
+    /// Finding out which files of which revisions are kept.
+    Thin,
     /// Removing what nothing needs.
     Sweep,
     /// Reading the footers of all packs.
@@ -31,7 +33,7 @@ pub enum Phase {
 /// Called from several threads. Every method has an empty default.
 pub trait Progress: Send + Sync {
     /// A phase begins; `total` is its length in bytes, or in packs for
-    /// [`Phase::RebuildIndex`] and [`Phase::Sweep`], where it is known.
+    /// [`Phase::RebuildIndex`] and [`Phase::Sweep`], or in files for [`Phase::Thin`], where it is known.
     fn begin(&self, phase: Phase, total: Option<u64>) {
         let (_, _) = (phase, total);
     }

@@ -7,6 +7,7 @@ use crate::format::{FormatError, RevisionRecord, RevisionState};
 use crate::id::{RevisionId, SourceName};
 use crate::limits::DOCUMENT_LEN_MAX;
 use crate::lock::HistoryLock;
+use crate::retention::Candidate;
 use crate::storage::{Existing, ObjectKey, Storage};
 use crate::store::Store;
 
@@ -17,6 +18,19 @@ pub struct Revision {
     pub record: RevisionRecord,
     /// Tags, trust, protection.
     pub state: RevisionState,
+}
+
+/// What retention looks at.
+impl From<&Revision> for Candidate {
+    fn from(Revision { record, state }: &Revision) -> Self {
+        Self {
+            id: record.id,
+            time: record.time,
+            tags: state.tags.clone(),
+            trust: state.trust,
+            protected: state.protected,
+        }
+    }
 }
 
 /// The revisions of one source, or of all.

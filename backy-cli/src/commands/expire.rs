@@ -29,6 +29,7 @@ pub(crate) fn run(path: &Path, arguments: &ExpireArguments, ui: &Ui) -> Result<(
         schedule: schedule.clone(),
         timezone: TimeZone::system(),
         force: arguments.force,
+        thin: None,
     };
     let plan = expire::plan(&store, &source, &options)?;
     ui.warnings(plan.damaged());

@@ -21,6 +21,7 @@ mod space;
 mod tags;
 #[cfg(test)]
 mod tests;
+pub mod thin;
 mod verify;
 
 pub use backup::{

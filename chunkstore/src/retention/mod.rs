@@ -29,6 +29,7 @@ use jiff::tz::TimeZone;
 pub use self::buckets::{Bucket, Period};
 pub use self::interval::{Age, Interval, ParseIntervalError};
 pub use self::reason::Reason;
+pub(crate) use self::refusal::clock_refusals;
 pub use self::refusal::{CLOCK_SKEW_MAX_MILLISECONDS, Refusal};
 pub use self::schedule::{Calendar, MANUAL_PREFIX, Schedule, ScheduleError, TagRule, is_manual};
 use crate::format::Trust;

@@ -90,6 +90,12 @@ pub(super) fn refusals(
     refusals
 }
 
+/// Returns the signs that the clock is not to be believed, where there is no schedule: for what depends on the age of revisions.
+pub(crate) fn clock_refusals(history: &[Candidate], now: Timestamp) -> Vec<Refusal> {
+    let pause = pause(history, &Schedule::default(), now);
+    from_the_future(history, now).into_iter().chain(pause).collect()
+}
+
 fn from_the_future(history: &[Candidate], now: Timestamp) -> Option<Refusal> {
     let is_future = |candidate: &&Candidate| {
         CLOCK_SKEW_MAX_MILLISECONDS < candidate.time.milliseconds_since(now)

@@ -7,6 +7,7 @@
 mod batch;
 mod change_list;
 mod chunk_writer;
+mod list_writer;
 mod memory;
 mod pack_pipeline;
 mod parent;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use self::chunk_writer::{ChunkWriter, Worker};
+pub(in crate::ops) use self::list_writer::{ListWriter, write_lists};
 use self::memory::Memory;
 use self::pack_pipeline::PackPipeline;
 use self::parent::Parent;
