@@ -10,11 +10,12 @@ FUZZ_SECONDS ?= 60
 
 # Where the images and stores of the comparison with other programs lie.
 PEERS_DIR ?= /var/tmp/backy-peers
+WHISPER_DIR ?= /var/tmp/backy-whisper
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale bench-nbd prove ci
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale bench-nbd bench-whisper prove ci
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## back up, change, back up again and restore a real disk image (DEMO_SIZE=1G, KEEP=1 keeps the files)
 	@scripts/demo
@@ -60,6 +61,13 @@ bench-nbd: ## compare the NBD server with nbdkit and qemu-nbd (IMAGE=disk.img; n
 	@[ -n "$(IMAGE)" ] || { echo "usage: make bench-nbd IMAGE=disk.img   (a raw image of 2 GiB or more)" >&2; exit 2; }
 	cargo build --release --locked -p backy-cli
 	benches/nbd/run $(IMAGE)
+
+bench-whisper: ## compare backups of Graphite's files with whisper-backup and others (WHISPER_DIR=/var/tmp/backy-whisper); takes an hour, 25 GiB
+	cargo build --release --locked -p backy-cli
+	cargo build --release --locked -p backy-benches --bin whisper-tree
+	[ -d $(WHISPER_DIR)/t2200 ] || target/release/whisper-tree $(WHISPER_DIR)/t2200
+	[ -d $(WHISPER_DIR)/t100k ] || target/release/whisper-tree $(WHISPER_DIR)/t100k --files 100000 --schema 5m:2d,1h:28d
+	benches/whisper/run $(WHISPER_DIR)
 
 prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
 	@scripts/prove

@@ -12,7 +12,7 @@ class Figures:
     def __init__(self, records):
         self.values = {}
         for record in records:
-            for field in ("wall", "cpu", "rss_kib", "stored", "stored_len"):
+            for field in ("wall", "cpu", "rss_kib", "stored", "stored_len", "store_files"):
                 if field in record:
                     self.values.setdefault((record["step"], record["program"], field), []).append(record[field])
 

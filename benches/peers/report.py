@@ -101,12 +101,12 @@ def markdown(session, records):
     return "\n".join(lines) + "\n"
 
 
-def place(path, block):
+def place(path, block, begin=BEGIN, end=END):
     """Writes the block between the marker lines of a document, or as a document of its own."""
     text = path.read_text() if path.exists() else ""
-    if BEGIN in text and END in text:
-        before, rest = text.split(BEGIN, 1)
-        block = before + block.rstrip("\n") + rest.split(END, 1)[1]
+    if begin in text and end in text:
+        before, rest = text.split(begin, 1)
+        block = before + block.rstrip("\n") + rest.split(end, 1)[1]
     elif text:
-        raise RuntimeError(f"{path} has no line {BEGIN} and {END}")
+        raise RuntimeError(f"{path} has no line {begin} and {end}")
     path.write_text(block)

@@ -19,3 +19,4 @@ mod read_only;
 mod real_images;
 mod running;
 mod turmoil;
+mod whisper_trees;
