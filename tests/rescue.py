@@ -43,13 +43,15 @@ ID_CONTEXTS = {
     PAGE: "chunkstore 2026-11-20 chunk list page v1",
     ROOT: "chunkstore 2026-11-20 chunk list root v1",
 }
-RAW, ZSTD = 0, 1
+RAW, ZSTD, POINTS = 0, 1, 2
 
 HEADER_LEN = 80
 RECORD_LEN = 56
 ENTRY_LEN = 48
 TRAILER_LEN = 64
 READ_LEN = 1 << 20
+POINT_LEN = 12
+DECIMALS_MAX = 6
 
 
 class Damage(Exception):
@@ -261,12 +263,14 @@ class Record:
 
 def check_record(record, name):
     require(record.kind in KIND_NAMES, f"{name}: object kind {record.kind}")
-    require(record.codec in (RAW, ZSTD), f"{name}: codec {record.codec}")
+    require(record.codec in (RAW, ZSTD, POINTS), f"{name}: codec {record.codec}")
     require(1 <= record.plain_len <= CHUNK_LEN_MAX, f"{name}: plain length {record.plain_len}")
     stored_max = record.plain_len + STORED_OVERHEAD_MAX
     require(1 <= record.stored_len <= stored_max, f"{name}: stored length {record.stored_len}")
     equal = record.stored_len == record.plain_len
     require(record.codec != RAW or equal, f"{name}: a raw record with two lengths")
+    whole = record.plain_len % POINT_LEN == 0
+    require(record.codec != POINTS or whole, f"{name}: a part of a point")
 
 
 def parse_record(raw, offset, name):
@@ -375,10 +379,54 @@ class Pack:
         header = self.read(record.offset, RECORD_LEN)
         require(parse_record(header, record.offset, self.name) == record, f"{name}: another header")
         payload = self.read(record.offset + RECORD_LEN, record.stored_len)
-        plain = payload if record.codec == RAW else expand(payload, record.plain_len, name)
+        plain = decode(record.codec, payload, record.plain_len, name)
         found = chunk_id(record.kind, plain)
         require(found == record.id, f"{name}: its bytes hash to {found.hex()}")
         return plain
+
+
+def decode(codec, payload, plain_len, name):
+    """Returns the plain bytes of a payload."""
+    if codec == RAW:
+        return payload
+    if codec == ZSTD:
+        return expand(payload, plain_len, name)
+    return points(payload[0], expand(payload[1:], plain_len, name), name)
+
+
+def points(transform, columns, name):
+    """Returns points, given the planes of their bytes. docs/format.md, section "Points"."""
+    known = transform < 2 or (transform & 0x90 == 0x10 and transform & 0x0F <= DECIMALS_MAX)
+    require(known, f"{name}: transform {transform}")
+    count = len(columns) // POINT_LEN
+    plain = bytearray()
+    time = step = number = 0
+    for index in range(count):
+        time_number, value_number = struct.unpack(">IQ", columns[index::count])
+        step = (step + time_number) % 2**32
+        time = (time + step) % 2**32
+        if transform == 0:
+            number = value_number
+        else:
+            difference = (value_number >> 1) ^ -(value_number & 1)
+            number = (number + difference) % 2**64
+        bits = number if transform < 2 else value_bits(transform, number)
+        plain += struct.pack(">IQ", time, bits)
+    return bytes(plain)
+
+
+def value_bits(transform, number):
+    """Returns the bits of the value that a count of units stands for."""
+    signed = number - 2**64 if number >= 2**63 else number
+    if abs(signed) >= 2**51:
+        return number
+    units = (6 if transform & 0x20 else 1) * 10 ** (transform & 0x0F)
+    count, error = signed, 0
+    if transform & 0x40:
+        count = (signed + 8) // 16
+        error = signed - 16 * count
+    (bits,) = struct.unpack(">Q", struct.pack(">d", float(count) / float(units)))
+    return (bits + error) % 2**64
 
 
 def expand(payload, plain_len, name):

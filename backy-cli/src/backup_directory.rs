@@ -13,7 +13,7 @@ use chunkstore::{History, Revision, Store};
 use jiff::tz::TimeZone;
 
 use crate::command_error::CommandError;
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::ui::Ui;
 
 /// A directory that holds a configuration, a store, or both.
@@ -46,6 +46,15 @@ impl BackupDirectory {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) const fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    /// Returns whether whisper files are backed up here.
+    pub(crate) fn is_whisper(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.source.kind == SourceKind::Whisper)
     }
 
     /// Returns the configured schedule, if there is one.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chunkstore::error::Error;
 use chunkstore::ops::expire::ExpireError;
+use chunkstore::ops::thin::ThinError;
 use chunkstore::ops::{BackupError, RestoreError, SampleMismatch};
 use chunkstore::revision_spec::SpecError;
 use chunkstore::source::SourceError;
@@ -70,6 +71,12 @@ pub(crate) enum CommandError {
     /// A backup read something else back than its source had.
     #[error("{0}")]
     Mismatch(Box<SampleMismatch>),
+    /// Nothing matches what was asked for.
+    #[error("nothing to restore: {0}")]
+    NothingToRestore(String),
+    /// What speaks against thinning.
+    #[error(transparent)]
+    ThinningRefused(ThinError),
     /// What speaks against expiring.
     #[error(transparent)]
     ExpiryRefused(ExpireError),
@@ -90,6 +97,7 @@ impl From<ExpireError> for CommandError {
     fn from(error: ExpireError) -> Self {
         match error {
             ExpireError::Store(error) => Self::Store(error),
+            ExpireError::Thin(error) => error.into(),
             refused => Self::ExpiryRefused(refused),
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use chunkstore::error::Error;
 use chunkstore::format::FormatError;
+use chunkstore::ops::thin::ThinError;
 use chunkstore::source::SourceError;
 use chunkstore::target::TargetError;
 
@@ -45,6 +46,9 @@ pub(crate) fn of(error: &CommandError, signal: usize) -> u8 {
         CommandError::Spec { .. } => USAGE,
         CommandError::NoBackupDirectory { .. } => NOT_FOUND,
         CommandError::Refused { .. } | CommandError::ExpiryRefused(_) => REFUSED,
+        CommandError::NothingToRestore(_) => NOT_FOUND,
+        CommandError::ThinningRefused(ThinError::Incomplete { .. }) => DAMAGE,
+        CommandError::ThinningRefused(_) => REFUSED,
         CommandError::DamageFound { .. } | CommandError::Mismatch(_) => DAMAGE,
         CommandError::File { source, .. } | CommandError::Output(source) => of_io(source),
         CommandError::LogFile { source, .. } => match of_io(source) {

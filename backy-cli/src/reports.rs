@@ -7,6 +7,7 @@ use chunkstore::chunking::ChunkingParams;
 use chunkstore::format::{RevisionKind, SessionKind, Trust};
 use chunkstore::id::{ChunkId, PackId, RevisionId, SourceName, StoreId};
 use chunkstore::ops::purge::{WaitReason, Waiting};
+use chunkstore::ops::thin::ThinCounts;
 use chunkstore::ops::{
     BackupStats, Coverage, DamagedChunk, Recheck, RestoreStats, RevisionSpace, ScrubStats,
     StoreInfo, TagChange, VerifyStats,
@@ -512,16 +513,47 @@ pub(crate) struct ExpireReport<'a> {
     removed: Vec<RevisionId>,
     refusals: Vec<String>,
     revisions: Vec<DecisionReport<'a>>,
+    /// What became of the revisions that are dropped, if they are thinned and not removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinned: Option<ThinReport>,
 }
 
 impl<'a> ExpireReport<'a> {
-    pub(crate) fn new(source: &'a SourceName, dry_run: bool, verdict: &'a Verdict) -> Self {
+    pub(crate) fn new(
+        source: &'a SourceName,
+        dry_run: bool,
+        verdict: &'a Verdict,
+        thinned: Option<ThinCounts>,
+    ) -> Self {
         Self {
             source,
             dry_run,
             removed: verdict.removed().collect(),
             refusals: verdict.refusals.iter().map(ToString::to_string).collect(),
             revisions: verdict.decisions.iter().map(DecisionReport::from).collect(),
+            thinned: thinned.map(ThinReport::from),
+        }
+    }
+}
+
+/// What was removed from revisions.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct ThinReport {
+    dropped_versions: u64,
+    dropped_entries: u64,
+    gone_files: u64,
+    thinned_revisions: u64,
+    removed_revisions: u64,
+}
+
+impl From<ThinCounts> for ThinReport {
+    fn from(counts: ThinCounts) -> Self {
+        Self {
+            dropped_versions: counts.dropped_versions,
+            dropped_entries: counts.dropped_entries,
+            gone_files: counts.gone_files,
+            thinned_revisions: counts.thinned_revisions,
+            removed_revisions: counts.removed_revisions,
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use chunkstore::compression::{Compressor, Expander, LEVEL_DEFAULT};
 use chunkstore::format::{
     BackupStatistics, BlockState, BlockStates, ChunkingConfig, Codec, CondemnedList, FileMetadata,
     FooterRecord, FormatError, GivenUp, Ledger, LedgerEntry, MismatchReport, ObjectKind,
@@ -24,9 +25,10 @@ use chunkstore::units::PackOffset;
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 const LIMITS_SOURCE: &str = include_str!("../src/limits.rs");
 
-const EXAMPLES: [&str; 21] = [
+const EXAMPLES: [&str; 22] = [
     "pack-header",
     "record",
+    "record-of-points",
     "pack-footer",
     "pack-id",
     "page",
@@ -185,6 +187,33 @@ fn record_is_as_documented() {
     assert_eq!(record_header().encode(), header);
     assert_eq!(payload.len(), 23);
     assert_eq!(zstd::bulk::decompress(payload, 4096).unwrap(), plain());
+}
+
+#[test]
+fn record_of_points_is_as_documented() {
+    let bytes = example("record-of-points");
+    let (header, payload) = bytes.split_at(RecordHeader::LEN);
+    let point = |slot: u32| {
+        let value = f64::from(2150 + 5 * (slot % 4)) / 100.0;
+        [&(1_709_337_600 + 60 * slot).to_be_bytes()[..], &value.to_be_bytes()].concat()
+    };
+    let points: Vec<u8> = (0..16).flat_map(point).collect();
+    let expected = RecordHeader {
+        kind: ObjectKind::Data,
+        codec: Codec::Points,
+        id: ObjectKind::Data.chunk_id(&points),
+        plain_len: 192,
+        stored_len: u32::try_from(payload.len()).unwrap(),
+    };
+    assert_eq!(RecordHeader::decode(header), Ok(expected));
+    assert_eq!(expected.encode(), header);
+    let mut out = Vec::new();
+    Expander::new().expand(&expected, payload, &mut out).unwrap();
+    assert_eq!(out, points);
+    let mut stored = Vec::new();
+    let mut compressor = Compressor::new(LEVEL_DEFAULT).unwrap();
+    compressor.compress_points(ObjectKind::Data, &expected.id, &points, &mut stored).unwrap();
+    assert_eq!(stored, payload, "{stored:02x?}, {:02x?}", expected.encode());
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use chunkstore::compression::Compressor;
+use chunkstore::format::{Codec, ObjectKind};
 use chunkstore::id::RevisionId;
 use chunkstore::ops;
 use chunkstore::store::{Store, StoreOptions};
@@ -173,4 +175,56 @@ fn rescue_script_restores_without_footers() {
     scene.assert_all_restored();
     let output = scene.run_on_store("check", &[]);
     assert_eq!(output.status.code(), Some(DAMAGE), "{output:?}");
+}
+
+/// Returns points that are stored with the transforms that there are: bits, differences, units with and without error.
+fn series() -> Vec<Vec<u8>> {
+    let noise = Numbers(5).bytes(3000);
+    let points = |value: &dyn Fn(f64, f64) -> f64| -> Vec<u8> {
+        let mut points = Vec::new();
+        for (slot, byte) in (0_u32..).zip(&noise) {
+            points.extend((1_700_000_000 + 10 * (slot % 2000)).to_be_bytes());
+            points.extend(value(f64::from(slot), f64::from(*byte)).to_be_bytes());
+        }
+        points
+    };
+    let mut series = vec![
+        points(&|slot, byte| slot * 100.0 + byte),
+        points(&|_, byte| -byte / 100.0),
+        points(&|slot, byte| (byte / 100.0 + slot / 10.0 + 0.7) / 6.0),
+        points(&|slot, byte| (slot + byte / 1000.0).sqrt()),
+        points(&|slot, _| if slot % 2.0 == 0.0 { f64::NAN } else { 1e300 }),
+    ];
+    let with_exception = series.first_mut().unwrap();
+    with_exception[16..24].copy_from_slice(&0.123_456_789_f64.to_be_bytes());
+    series
+}
+
+#[test]
+fn rescue_script_reads_points() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let payload = directory.path().join("payload");
+    let program = "import sys; sys.path.insert(0, sys.argv[1]); import rescue; \
+        payload = open(sys.argv[2], 'rb').read(); \
+        sys.stdout.buffer.write(rescue.decode(rescue.POINTS, payload, int(sys.argv[3]), 'it'))";
+    let mut transforms = Vec::new();
+    for plain in series() {
+        let id = ObjectKind::Data.chunk_id(&plain);
+        let mut compressor = Compressor::new(1).unwrap();
+        let mut stored = Vec::new();
+        let codec = compressor.compress_points(ObjectKind::Data, &id, &plain, &mut stored);
+        assert_eq!(codec.unwrap(), Codec::Points);
+        transforms.push(stored[0]);
+        fs::write(&payload, &stored).unwrap();
+        let output = Command::new(&python)
+            .args(["-c", program, env!("CARGO_MANIFEST_DIR"), payload.to_str().unwrap()])
+            .arg(plain.len().to_string())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stdout == plain, "transform {:#x}", transforms[transforms.len() - 1]);
+    }
+    transforms.dedup();
+    assert!(transforms.len() > 3, "{transforms:x?}");
 }

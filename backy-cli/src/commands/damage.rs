@@ -77,6 +77,15 @@ pub(crate) fn records(damaged_count: usize) -> Result<(), CommandError> {
     Err(CommandError::DamageFound { what })
 }
 
+/// Returns the error that ends a command which met lists of files that it cannot read.
+pub(crate) fn lists(damaged_count: usize) -> Result<(), CommandError> {
+    if damaged_count == 0 {
+        return Ok(());
+    }
+    let what = format!("{} of files cannot be read", count(damaged_count, "list"));
+    Err(CommandError::DamageFound { what })
+}
+
 fn count(number: usize, noun: &str) -> String {
     human::count(u64::try_from(number).unwrap_or(u64::MAX), noun)
 }

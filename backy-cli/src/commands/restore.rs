@@ -5,11 +5,14 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use chunkstore::format::RevisionRecord;
-use chunkstore::ops::{self, RestoreOptions, RestoreStats};
-use chunkstore::target::{FileTarget, FileTargetOptions, Sparse, StreamTarget, Target};
+use chunkstore::format::{RevisionKind, RevisionRecord};
+use chunkstore::ops::{self, RestoreOptions, RestoreStats, TreeRestoreOptions};
+use chunkstore::target::{
+    Existing, FileTarget, FileTargetOptions, Sparse, StreamTarget, Target, WhisperTarget,
+};
+use chunkstore::{Revision, Store, TreeReader};
 
-use super::damage;
+use super::{damage, whisper};
 use crate::arguments::{RestoreArguments, When};
 use crate::backup_directory::BackupDirectory;
 use crate::command_error::CommandError;
@@ -26,6 +29,9 @@ pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<
     let directory = BackupDirectory::open(path)?;
     let store = directory.open_store()?;
     let revision = directory.select_one(&store, &arguments.revision, ui)?;
+    if revision.record.kind == RevisionKind::Tree {
+        return restore_tree(&directory, &store, &revision, arguments, ui);
+    }
     let target: Box<dyn Target> = if is_stream {
         Box::new(open_stdout()?)
     } else {
@@ -56,6 +62,44 @@ pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<
     }
     damage::tell(&stats.damaged, ui);
     damage::result(&stats.damaged, "the target has zeros in their place")
+}
+
+/// Writes the files of one revision to a directory.
+fn restore_tree(
+    directory: &BackupDirectory,
+    store: &Store,
+    revision: &Revision,
+    arguments: &RestoreArguments,
+    ui: &Ui,
+) -> Result<(), CommandError> {
+    let target = &arguments.target;
+    let is_image_only = arguments.delta || arguments.verify || arguments.sparse != When::Auto;
+    if is_image_only || target == Path::new("-") {
+        return Err(CommandError::Usage(
+            "revision has files: it needs a directory, and no --delta, --verify or --sparse"
+                .to_owned(),
+        ));
+    }
+    own_files::refuse("target", target, directory.path(), &directory.store_path())?;
+    let reader = TreeReader::open(store, &revision.record.id)?;
+    if let Some(thinned) = &revision.record.thinned {
+        ui.warning(&format!(
+            "this revision was thinned: it has {} of {} metrics; `backy whisper restore --date` takes the others from other revisions",
+            reader.entry_count(),
+            thinned.complete_entries
+        ));
+    }
+    let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
+    let size = Some(revision.record.size);
+    let options = TreeRestoreOptions { existing, size, ..TreeRestoreOptions::default() };
+    let whisper_target = WhisperTarget::new(target);
+    let progress = ui.progress();
+    let stats =
+        ops::restore_tree(store, &mut reader.entries(), &whisper_target, &options, &progress)?;
+    whisper::tell_restore(&stats, ui);
+    let report = whisper::TreeRestoreReport::new(target, false, 0, &stats);
+    ui.result(&report, || whisper::restore_summary(target, false, &stats))?;
+    whisper::finish_restore(&stats)
 }
 
 fn check_stream(arguments: &RestoreArguments) -> Result<(), CommandError> {

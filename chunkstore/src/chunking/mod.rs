@@ -19,7 +19,7 @@ mod zero;
 
 pub use cutter::Cutter;
 pub use params::{ChunkingError, ChunkingParams};
-pub use points::{Cut, cut_whisper_file};
+pub use points::{PointArchive, PointRange, block_points, point_ranges, point_ranges_by};
 pub use span::{EntrySink, Piece, SpanInput, chunk_span};
 pub use splice::spans_to_read;
 pub(crate) use zero::is_zero;

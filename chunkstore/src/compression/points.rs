@@ -28,6 +28,11 @@ const SAMPLE_RUN_COUNT: usize = 4;
 const REGULAR_POINTS: usize = 16;
 const IRREGULAR_BYTES: usize = 16;
 
+/// A plane is hardly anything but zeros if it has at most so many other bytes, and one for so many points. The first point of a
+/// chunk has nothing before it that predicts it, and a ring has a place where the newest point is followed by the oldest.
+const ZERO_PLANE_BYTES: usize = 3;
+const ZERO_PLANE_POINTS: usize = 128;
+
 /// Makes payloads of points, one after another, with buffers that are made once.
 pub(super) struct PointCompressor {
     context: bulk::Compressor<'static>,
@@ -91,10 +96,13 @@ impl PointCompressor {
     }
 }
 
-/// Returns where the block ends that begins at `start`: planes of zeros are one block, each other plane is one.
+/// Returns where the block ends that begins at `start`: adjacent planes of hardly anything but zeros are one block, each other
+/// plane is one.
 fn section_end(columns: &[u8], start: usize, point_count: usize) -> usize {
     let is_zero = |start: usize| {
-        columns[start..start + point_count].iter().fold(0, |all, byte| all | byte) == 0
+        let plane = &columns[start..start + point_count];
+        let count = plane.iter().filter(|byte| **byte != 0).count();
+        count <= ZERO_PLANE_BYTES + point_count / ZERO_PLANE_POINTS
     };
     let mut end = start + point_count;
     if is_zero(start) {
@@ -206,13 +214,14 @@ mod tests {
 
     #[test]
     fn planes_of_zeros_are_one_block() {
-        let mut columns = [0; 3 * POINT_LEN];
-        columns[3 * 5] = 1;
-        columns[3 * 6 + 2] = 1;
+        let mut columns = [0; 10 * POINT_LEN];
+        columns[..3].fill(1);
+        columns[50..54].fill(1);
+        columns[60..64].fill(1);
         let mut ends = vec![0];
         while *ends.last().unwrap() < columns.len() {
-            ends.push(section_end(&columns, *ends.last().unwrap(), 3));
+            ends.push(section_end(&columns, *ends.last().unwrap(), 10));
         }
-        assert_eq!(ends, [0, 15, 18, 21, 36]);
+        assert_eq!(ends, [0, 50, 60, 70, 120]);
     }
 }

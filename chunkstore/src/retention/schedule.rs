@@ -140,6 +140,11 @@ impl Schedule {
         &self.calendar
     }
 
+    /// Returns the names of its tags.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.keys().map(String::as_str)
+    }
+
     /// Returns whether a revision may get this tag without being forced: it is in the schedule, or manual.
     #[must_use]
     pub fn permits(&self, tag: &str) -> bool {

@@ -20,9 +20,9 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::{FileError, FilePiece, FileStatus, Found, SourceError, TreeSource};
-use crate::chunking::{Cut, cut_whisper_file, is_zero};
+use crate::chunking::{PointArchive, PointRange, is_zero, point_ranges};
 use crate::format::{FileMetadata, TreePath};
-use crate::whisper::Header;
+use crate::whisper::{Archive, Header};
 
 /// End of the names of whisper files.
 const SUFFIX: &[u8] = b".wsp";
@@ -145,16 +145,14 @@ impl WhisperTree {
         let before = open.metadata().map_err(|error| file_error("look at", error))?;
         let status = status_of(&before)?;
         let header_len = Header::LEN_MAX.min(usize::try_from(status.len).unwrap_or(usize::MAX));
-        let cuts = loop {
-            if read_window(open, buffer, 0, window_len(status.len))? < header_len {
-                return Ok(None);
-            }
-            match Header::decode(&buffer[..header_len], status.len) {
-                Ok(header) => break cuts_of(&header, status.len),
-                // Written to without a lock, it may be half a header.
-                Err(_) if is_written(open, &before)? => return Ok(None),
-                Err(error) => return Err(FileError::Corrupt { reason: error.to_string() }),
-            }
+        if read_window(open, buffer, 0, window_len(status.len))? < header_len {
+            return Ok(None);
+        }
+        let ranges = match Header::decode(&buffer[..header_len], status.len) {
+            Ok(header) => ranges_of(&header, status.len),
+            // Written to without a lock, it may be half a header.
+            Err(_) if is_written(open, &before)? => return Ok(None),
+            Err(error) => return Err(FileError::Corrupt { reason: error.to_string() }),
         };
         let (mut start, mut end) = (0, buffer.len() as u64);
         if end == status.len {
@@ -164,26 +162,24 @@ impl WhisperTree {
             // Writers may go on.
             file = None;
         }
-        for cut in cuts {
+        for PointRange { offset, len, has_points } in ranges {
             if let Some(open) = &file
-                && end < cut.range.end
+                && end < offset + len
             {
-                let len = window_len(status.len - cut.range.start);
-                let cut_len =
-                    usize::try_from(cut.range.end - cut.range.start).unwrap_or(usize::MAX);
-                start = cut.range.start;
-                let found = read_window(open, buffer, start, len.max(cut_len))?;
-                end = start + found as u64;
-                if end < cut.range.end {
+                let range_len = usize::try_from(len).unwrap_or(usize::MAX);
+                start = offset;
+                let wanted = window_len(status.len - offset).max(range_len);
+                end = start + read_window(open, buffer, start, wanted)? as u64;
+                if end < offset + len {
                     return Ok(None);
                 }
             }
             let place = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
-            let bytes = &buffer[place(cut.range.start)..place(cut.range.end)];
+            let bytes = &buffer[place(offset)..place(offset + len)];
             let piece = if is_zero(bytes) {
-                FilePiece::Zeros { len: bytes.len() as u64 }
+                FilePiece::Zeros { len }
             } else {
-                FilePiece::Chunk { bytes, is_points: cut.is_points }
+                FilePiece::Chunk { bytes, is_points: has_points }
             };
             if take(piece).is_break() {
                 return Err(FileError::Ended);
@@ -332,14 +328,14 @@ fn list(directory: &Path, path: &[u8]) -> io::Result<Vec<Node>> {
     Ok(nodes)
 }
 
-fn cuts_of(header: &Header, len: u64) -> Vec<Cut> {
-    let mut archives: Vec<(u64, u32)> = header
-        .archives()
-        .iter()
-        .map(|archive| (u64::from(archive.offset), archive.points))
-        .collect();
-    archives.sort_unstable();
-    cut_whisper_file(len, &archives).collect()
+fn ranges_of(header: &Header, len: u64) -> Vec<PointRange> {
+    let archive = |archive: &Archive| PointArchive {
+        offset: u64::from(archive.offset),
+        point_count: archive.points,
+    };
+    let mut archives: Vec<PointArchive> = header.archives().iter().map(archive).collect();
+    archives.sort_unstable_by_key(|archive| archive.offset);
+    point_ranges(len, &archives).collect()
 }
 
 fn window_len(len: u64) -> usize {

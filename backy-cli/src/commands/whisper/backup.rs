@@ -4,12 +4,15 @@ use std::path::Path;
 
 use chunkstore::ops::{self, BackupOptions, TreeBackupOptions};
 
-use super::back_up::{counted, finish, make_revision, print, tell_problems};
-use super::{WhisperDirectory, open_tree, require_whisper};
+use super::back_up::{counted, finish, make_revision, summary, tell_problems};
+use super::report::{PreviewReport, SpaceReport, TreeBackupReport, WhisperBackupReport};
+use super::{WhisperDirectory, open_tree, require_whisper, retention};
 use crate::backup_directory::absolute;
 use crate::command_error::CommandError;
 use crate::commands::backup::{choose_source, open_or_begin};
 use crate::config::{Config, SourceConfig, SourceKind};
+use crate::human;
+use crate::reports::ThinReport;
 use crate::tags;
 use crate::ui::Ui;
 use crate::whisper_arguments::WhisperBackupArguments;
@@ -29,6 +32,12 @@ pub(super) fn run(
     require_whisper(path, source.kind)?;
     let tree = open_tree(&source.filename, &arguments.metrics.metrics)?;
     let tags = revision_tags(arguments, config.as_ref())?;
+    let thin_options = retention::thin_options(
+        config.as_ref(),
+        arguments.retention,
+        arguments.purge_days,
+        &arguments.metrics.metrics,
+    );
     let options = |name| TreeBackupOptions {
         read_all: arguments.read_all,
         accept_empty: arguments.force,
@@ -40,19 +49,55 @@ pub(super) fn run(
         })
     };
     if arguments.noop {
-        let directory = WhisperDirectory::open(path)?;
-        let options = options(directory.name);
-        let (counts, problems) =
-            ops::preview_tree(&directory.store, &tree, &options, &ui.progress())?;
+        let WhisperDirectory { store, name, .. } = WhisperDirectory::open(path)?;
+        let thinned = retention::thin(&store, &name, &thin_options, true, ui)?;
+        let options = options(name);
+        let (counts, problems) = ops::preview_tree(&store, &tree, &options, &ui.progress())?;
         tell_problems(&problems, counts.problems, ui);
-        let report = super::report::PreviewReport::new(counts, &problems);
-        ui.result(&report, || format!("would store {}", counted(&counts)))?;
+        let report = PreviewReport::new(counts, &problems, thinned);
+        ui.result(&report, || {
+            format!(
+                "would store {}, without what would be new in this one: {}",
+                counted(&counts),
+                retention::counted(&thinned, "would be ")
+            )
+        })?;
         return finish(&counts);
     }
     let (store, name) = open_or_begin(path, config.is_none(), source, ui)?;
-    let options = options(name);
+    let options = options(name.clone());
     let stats = make_revision(&store, &tree, &options, ui)?;
-    print(&stats, &options, ui)?;
+    // The revision is there. What then fails is told, with what was done.
+    let thinned = retention::thin(&store, &name, &thin_options, false, ui);
+    let counts = thinned.as_ref().copied().unwrap_or_default();
+    let purged = if retention::is_nothing(&counts) {
+        Ok(None)
+    } else {
+        retention::purge_store(&store, ui).map(Some)
+    };
+    let report = WhisperBackupReport {
+        backup: TreeBackupReport::new(&stats, &options.common),
+        thinned: ThinReport::from(counts),
+        space: purged.as_ref().ok().and_then(Option::as_ref).map(SpaceReport::from),
+    };
+    ui.result(&report, || {
+        let mut text = summary(&stats);
+        if !retention::is_nothing(&counts) {
+            text.push('\n');
+            text.push_str(&retention::counted(&counts, ""));
+        }
+        if let Ok(Some(purged)) = &purged {
+            let (freed, deferred) = (purged.freed_bytes, purged.deferred_bytes);
+            text.push_str(&format!(
+                "; freed {}, deferred {}",
+                human::size(freed),
+                human::size(deferred)
+            ));
+        }
+        text
+    })?;
+    thinned?;
+    purged?;
     finish(&stats.counts)
 }
 

@@ -4,7 +4,10 @@ mod back_up;
 mod backup;
 mod glob;
 mod job;
+mod list;
 mod report;
+mod restore;
+mod retention;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +23,11 @@ use crate::ui::Ui;
 use crate::whisper_arguments::WhisperCommand;
 
 pub(super) use self::back_up::{finish, make_revision, print};
+pub(super) use self::report::TreeRestoreReport;
+pub(super) use self::restore::{
+    finish as finish_restore, summary as restore_summary, tell as tell_restore,
+};
+pub(super) use self::retention::{counted as thinning, thin_options};
 
 /// Unique versions of each metric that are kept, and days after which metrics go that are no longer there: the defaults of
 /// whisper-backup.
@@ -33,7 +41,17 @@ pub(super) fn run(directory: &Path, command: &WhisperCommand, ui: &Ui) -> Result
                 backup::run(directory, arguments, ui)
             })
         }
-        _ => Err(CommandError::Usage("not yet".to_owned())),
+        WhisperCommand::Restore(arguments) => {
+            job::run(directory, &arguments.job, arguments.noop, ui, || {
+                restore::run(directory, arguments, ui)
+            })
+        }
+        WhisperCommand::List(arguments) => list::run(directory, arguments, ui),
+        WhisperCommand::Purge(arguments) => {
+            job::run(directory, &arguments.job, arguments.noop, ui, || {
+                retention::run(directory, arguments, ui)
+            })
+        }
     }
 }
 

@@ -85,11 +85,11 @@ impl<'a> FileJob<'a> {
                     return Ok(Outcome { entry: known, counts, problem: None });
                 }
                 Ok(_) => {}
-                Err(error) => return Ok(self.fail(path, known, error)?),
+                Err(error) => return Ok(self.fail(&path, known, error)?),
             }
         }
         match self.read(&path, known.as_ref())? {
-            Err(error) => Ok(self.fail(path, known, error)?),
+            Err(error) => Ok(self.fail(&path, known, error)?),
             Ok((status, content)) => {
                 let now = self.run.store.environment().clock.now();
                 let mut counts = TreeCounts { files: 1, read: 1, ..TreeCounts::default() };
@@ -192,7 +192,7 @@ impl<'a> FileJob<'a> {
     /// Notes why a file was not read, and keeps what the revision before has of it, unless the file is gone.
     fn fail(
         &mut self,
-        path: TreePath,
+        path: &TreePath,
         known: Option<TreeEntry>,
         error: FileError,
     ) -> Result<Outcome> {
