@@ -2,7 +2,10 @@
 """Reads a store without the programs that wrote it.
 
     rescue.py list STORE                       revisions, oldest first
-    rescue.py restore STORE REVISION TARGET    writes an image; REVISION is an id or its start
+    rescue.py restore STORE REVISION TARGET    writes an image, or the files of a tree below a
+                                               directory; REVISION is an id or its start
+    rescue.py files STORE REVISION             files of a tree: since when they are so, size, path
+    rescue.py file STORE REVISION PATH TARGET  writes one file of a tree
     rescue.py check STORE                      reads and compares every byte of the store
 
 Written from docs/format.md alone and shares no code with the library: it is the last resort if the
@@ -13,6 +16,7 @@ Exit codes: 0 done, 2 usage, 4 damage found, 6 unknown format, 8 input or output
 10 no such store or revision.
 """
 
+import datetime
 import json
 import mmap
 import os
@@ -34,6 +38,8 @@ IMAGE_LEN_MAX = 1 << 50
 ROOT_SPAN_COUNT_MAX = 1 << 18
 SPAN_LEN_MIN = 64 << 20
 NAME_LEN_MAX = 255
+TREE_PATH_LEN_MAX = 4096
+TREE_PAGE_LEN_MAX = 8 << 20
 DOCUMENT_LEN_MAX = 1 << 20
 CONDEMNED_COUNT_MAX = 1 << 24
 
@@ -93,6 +99,8 @@ RECORD_MAGIC = magic("chunkstore record v1", 4)
 PACK_END_MAGIC = magic("chunkstore pack end v1", 8)
 PAGE_MAGIC = magic("chunkstore page v1", 4)
 ROOT_MAGIC = magic("chunkstore root v1", 4)
+TREE_PAGE_MAGIC = magic("chunkstore tree page v1", 4)
+TREE_ROOT_MAGIC = magic("chunkstore tree root v1", 4)
 CONDEMNED_MAGIC = magic("chunkstore condemned v1", 8)
 
 
@@ -181,8 +189,8 @@ def read_revision(path):
     require(is_hex(body.get("root"), 64), f"{path}: root is not an id")
     require(is_count(body.get("sequence")) and body["sequence"] > 0, f"{path}: sequence is wrong")
     require(is_count(body.get("size")) and body["size"] <= IMAGE_LEN_MAX, f"{path}: size is wrong")
-    if body.get("kind") != "image":
-        raise Unsupported(f"{path}: kind {body.get('kind')!r}, this program reads images")
+    if body.get("kind") not in ("image", "tree"):
+        raise Unsupported(f"{path}: kind {body.get('kind')!r}, this program reads images and trees")
     tags = body.get("tags")
     require(isinstance(tags, list) and all(map(is_tag, tags)), f"{path}: tags are wrong")
     require(isinstance(body.get("time"), str), f"{path}: time is not a text")
@@ -516,7 +524,14 @@ def parse_page(raw, span_len, name):
         raise Unsupported(f"{name}: version {version}, this program reads up to 1")
     require(reserved == 0, f"{name}: reserved bytes")
     require(found == span_len, f"{name}: it covers {found} bytes of a span of {span_len}")
-    entries, place, covered, last_zero = [], 20, 0, False
+    entries, place = parse_entries(raw, 20, count, span_len, name)
+    require(place == len(raw), f"{name}: bytes follow its entries")
+    return entries
+
+
+def parse_entries(raw, place, count, length_of_all, name):
+    """Returns (length, id or None for zeros) of `count` entries from `place` on, and where they end."""
+    entries, covered, last_zero = [], 0, False
     for number in range(count):
         tag = raw[place] if place < len(raw) else None
         entry_len = {0: 9, 1: 37}.get(tag, 0)
@@ -533,9 +548,8 @@ def parse_page(raw, span_len, name):
         last_zero = tag == 0
         place += entry_len
         covered += length
-    require(place == len(raw), f"{name}: bytes follow its entries")
-    require(covered == span_len, f"{name}: its entries cover {covered} bytes of {span_len}")
-    return entries
+    require(covered == length_of_all, f"{name}: its entries cover {covered} bytes of {length_of_all}")
+    return entries, place
 
 
 def parse_root(raw, size, name):
@@ -560,6 +574,102 @@ def parse_root(raw, size, name):
         place = end
     require(place == len(raw), f"{name}: bytes follow its references")
     return span_len, spans
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a tree."""
+
+    path: bytes
+    mode: int
+    modified: int
+    since: int
+    content: list
+
+    @property
+    def size(self):
+        return sum(length for length, _ in self.content)
+
+
+def parse_tree_root(raw, size, name):
+    """Returns (page id, entry count, content length) of the pages."""
+    require(len(raw) >= 28 and raw[:4] == TREE_ROOT_MAGIC, f"{name}: not a tree root")
+    version, reserved, content_len, entry_count, count = struct.unpack_from("<HHQQI", raw, 4)
+    if version != 1:
+        raise Unsupported(f"{name}: version {version}, this program reads up to 1")
+    require(reserved == 0, f"{name}: reserved bytes")
+    require(content_len == size, f"{name}: files of {content_len} bytes, the record says {size}")
+    require(len(raw) == 28 + 44 * count, f"{name}: {count} pages in {len(raw)} bytes")
+    pages = [struct.unpack_from("<32sIQ", raw, 28 + 44 * number) for number in range(count)]
+    require(all(page[1] for page in pages), f"{name}: a page without files")
+    require(sum(page[1] for page in pages) == entry_count, f"{name}: its counts do not add up")
+    require(sum(page[2] for page in pages) == content_len, f"{name}: its lengths do not add up")
+    return pages
+
+
+def is_tree_path(path):
+    names = path.split(b"/")
+    good = all(0 < len(one) <= NAME_LEN_MAX and one not in (b".", b"..") for one in names)
+    return 1 <= len(path) <= TREE_PATH_LEN_MAX and good and 0 not in path
+
+
+def parse_tree_page(raw, entry_count, content_len, name):
+    """Returns the files of a page."""
+    require(len(raw) <= TREE_PAGE_LEN_MAX, f"{name}: {len(raw)} bytes")
+    require(len(raw) >= 20 and raw[:4] == TREE_PAGE_MAGIC, f"{name}: not a tree page")
+    version, reserved, found_len, found_count = struct.unpack_from("<HHQI", raw, 4)
+    if version != 1:
+        raise Unsupported(f"{name}: version {version}, this program reads up to 1")
+    require(reserved == 0, f"{name}: reserved bytes")
+    require((found_count, found_len) == (entry_count, content_len), f"{name}: not as its root says")
+    files, place = [], 20
+    for number in range(found_count):
+        require(place + 2 <= len(raw), f"{name}: cut off")
+        (path_len,) = struct.unpack_from("<H", raw, place)
+        path, place = raw[place + 2 : place + 2 + path_len], place + 2 + path_len
+        require(is_tree_path(path), f"{name}: path {path!r}")
+        require(not files or files[-1].path < path, f"{name}: {path!r} is out of order")
+        require(place + 58 <= len(raw), f"{name}: cut off")
+        kind, flags, mode, _, _, _, modified, _, since, length, count = struct.unpack_from(
+            "<BBIIIQqqqQI", raw, place
+        )
+        require(kind == 1 and flags <= 3 and mode <= 0o7777, f"{name}: file {number} is wrong")
+        what = f"{name}: {path!r}"
+        content, place = parse_entries(raw, place + 58, count, length, what)
+        files.append(File(path, mode, modified, since, content))
+    require(place == len(raw), f"{name}: bytes follow its entries")
+    require(sum(file.size for file in files) == content_len, f"{name}: its lengths do not add up")
+    return files
+
+
+def tree_pages(chunks, revision):
+    """Yields (offset in the content, length, files or the Damage of a page)."""
+    name = f"root {revision['root']}"
+    root = chunks.get(ROOT, bytes.fromhex(revision["root"]))
+    offset = 0
+    for page_id, entry_count, content_len in parse_tree_root(root, revision["size"], name):
+        try:
+            page = chunks.get(PAGE, page_id)
+            what = parse_tree_page(page, entry_count, content_len, f"page {page_id.hex()}")
+        except (Damage, Unsupported) as error:
+            what = Damage(str(error))
+        yield offset, content_len, what
+        offset += content_len
+
+
+def content_ranges(chunks, revision):
+    """As image_ranges, also for the content of a tree."""
+    if revision["kind"] == "image":
+        yield from image_ranges(chunks, revision)
+        return
+    for offset, length, what in tree_pages(chunks, revision):
+        if isinstance(what, Damage):
+            yield offset, length, what
+            continue
+        for file in what:
+            for entry_len, id_ in file.content:
+                yield offset, entry_len, id_
+                offset += entry_len
 
 
 def image_ranges(chunks, revision):
@@ -651,6 +761,8 @@ def command_restore(store, prefix, path):
     config = config_or_none(store)
     revision = find_revision(store, prefix)
     chunks = Chunks(store, config and config["store_id"])
+    if revision["kind"] == "tree":
+        return restore_tree(chunks, revision, path)
     target, reads_as_zeros = open_target(path, revision["size"])
     damaged = 0
     with target:
@@ -671,6 +783,81 @@ def command_restore(store, prefix, path):
                 write_zeros(target, offset, length)
         os.fsync(target.fileno())
     return 4 if damaged else 0
+
+
+def restore_tree(chunks, revision, directory):
+    """Writes all files below a directory; files that exist stay as they are and are complained of."""
+    failed = 0
+    for offset, length, what in tree_pages(chunks, revision):
+        if isinstance(what, Damage):
+            complain(f"{what}: files with bytes {offset} to {offset + length} are left out")
+            failed += 1
+            continue
+        for file in what:
+            failed += not write_file(chunks, file, os.path.join(os.fsencode(directory), file.path))
+    return 4 if failed else 0
+
+
+def write_file(chunks, file, path):
+    """Writes a file of a tree, or nothing. Returns whether it did."""
+    scratch = path + b".rescue"
+    try:
+        parts = []
+        for length, id_ in file.content:
+            plain = bytes(length) if id_ is None else chunks.get(DATA, id_)
+            require(len(plain) == length, f"chunk {id_ and id_.hex()}: not as long as its entry")
+            parts.append(plain)
+        require(not os.path.lexists(path), "it exists")
+        os.makedirs(os.path.dirname(path) or b".", exist_ok=True)
+        with open(scratch, "xb") as target:
+            target.writelines(parts)
+            os.fchmod(target.fileno(), file.mode)
+            target.flush()
+            os.utime(target.fileno(), ns=(file.modified, file.modified))
+            os.fsync(target.fileno())
+        os.rename(scratch, path)
+        return True
+    except Damage as error:
+        complain(f"{os.fsdecode(path)} is left out: {error}")
+        return False
+
+
+def tree_revision(store, prefix):
+    config = config_or_none(store)
+    revision = find_revision(store, prefix)
+    if revision["kind"] != "tree":
+        raise Usage(f"revision {revision['id']} is an image and has no files")
+    return Chunks(store, config and config["store_id"]), revision
+
+
+def command_files(store, prefix):
+    chunks, revision = tree_revision(store, prefix)
+    damaged = 0
+    for _, _, what in tree_pages(chunks, revision):
+        if isinstance(what, Damage):
+            complain(what)
+            damaged += 1
+            continue
+        for file in what:
+            since = datetime.datetime.fromtimestamp(file.since / 1000, datetime.timezone.utc)
+            print(since.isoformat(), file.size, os.fsdecode(file.path), sep="\t")
+    return 4 if damaged else 0
+
+
+def command_file(store, prefix, name, target):
+    chunks, revision = tree_revision(store, prefix)
+    wanted, damaged = os.fsencode(name), 0
+    for _, _, what in tree_pages(chunks, revision):
+        if isinstance(what, Damage):
+            complain(what)
+            damaged += 1
+            continue
+        for file in what:
+            if file.path == wanted:
+                return 0 if write_file(chunks, file, os.fsencode(target)) else 4
+    if damaged:
+        return 4
+    raise NotFound(f"revision {revision['id']} has no file {name}")
 
 
 def config_or_none(store):
@@ -765,7 +952,7 @@ def check_revision(chunks, revision, bad_places, errors):
     """Checks that the chunk list is complete and needs nothing that check_packs found damaged."""
     name = f"revision {revision['id']} of {revision['source']}"
     try:
-        for offset, length, what in image_ranges(chunks, revision):
+        for offset, length, what in content_ranges(chunks, revision):
             try:
                 if isinstance(what, Damage):
                     raise what
@@ -787,6 +974,8 @@ def main(arguments):
     commands = {
         "list": (command_list, 1),
         "restore": (command_restore, 3),
+        "files": (command_files, 2),
+        "file": (command_file, 4),
         "check": (command_check, 1),
     }
     command, count = commands.get(arguments[0] if arguments else "", (None, 0))

@@ -19,6 +19,7 @@ mod regressions;
 mod repack;
 mod repair;
 mod rescue;
+mod rescue_tree;
 mod restore;
 mod retention;
 mod sample;

@@ -17,13 +17,13 @@ use chunkstore::store::{Store, StoreOptions};
 use support::model_store::{Numbers, SparseImage, back_up, small_chunks, try_purge};
 use tempfile::TempDir;
 
-const DONE: i32 = 0;
-const DAMAGE: i32 = 4;
-const NOT_FOUND: i32 = 10;
+pub(crate) const DONE: i32 = 0;
+pub(crate) const DAMAGE: i32 = 4;
+pub(crate) const NOT_FOUND: i32 = 10;
 
 /// Runs the script, or returns `None` if this machine cannot.
 #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
-fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let python = env::var("BACKY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let reason = match Command::new(&python).args(["-c", "import blake3, zstandard"]).output() {
         Ok(output) if output.status.success() => return Some(python),
@@ -34,6 +34,12 @@ fn python() -> Option<String> {
     };
     println!("SKIPPED rescue: {reason}");
     None
+}
+
+/// Runs the script.
+pub(crate) fn run_script(python: &str, arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("rescue.py");
+    Command::new(python).arg(script).args(arguments).output().unwrap()
 }
 
 /// A store on the real file system, and what is in it.
@@ -74,8 +80,7 @@ impl Scene {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("rescue.py");
-        Command::new(&self.python).arg(script).args(arguments).output().unwrap()
+        run_script(&self.python, arguments)
     }
 
     fn run_on_store(&self, command: &str, more: &[&str]) -> Output {

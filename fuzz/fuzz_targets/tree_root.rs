@@ -1,0 +1,12 @@
+//! Tree root: no panic, and what decodes encodes back to the same bytes.
+
+#![no_main]
+
+use chunkstore::format::TreeRoot;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(decoded) = TreeRoot::decode(bytes) {
+        assert_eq!(decoded.encode(), bytes);
+    }
+});
