@@ -43,6 +43,9 @@ pub(crate) struct RevisionReport<'a> {
     protected: bool,
     complete: bool,
     kind: RevisionKind,
+    /// Files that the complete revision had, if this one is what thinning left of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinned_from: Option<u64>,
     parent: Option<RevisionId>,
     #[serde(flatten)]
     space: Option<SpaceReport>,
@@ -82,6 +85,7 @@ impl<'a> From<&'a Revision> for RevisionReport<'a> {
             // Only a complete backup becomes a revision.
             complete: true,
             kind: record.kind,
+            thinned_from: record.thinned.map(|thinned| thinned.complete_entries),
             parent: record.parent,
             space: None,
         }

@@ -98,6 +98,39 @@ impl TreeReader {
         Ok(None)
     }
 
+    /// Returns the files that have bytes in some ranges of the content, which are given by offset and length, ascending: damage is told so.
+    /// At most `count_max` files. What lies in a page that cannot be read is left out.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Storage`] if the store cannot be read.
+    pub fn files_at(&self, ranges: &[(u64, u64)], count_max: usize) -> Result<Vec<TreePath>> {
+        let mut reader = ChunkReader::new(&self.store);
+        let is_hit = |place: &Range<u64>| {
+            ranges.iter().any(|(start, len)| *start < place.end && place.start < start + len)
+        };
+        let mut found = Vec::new();
+        for (place, page) in self.root.places().filter(|(place, _)| is_hit(place)) {
+            let entries = match read_page(&mut reader, page) {
+                Ok(entries) => entries,
+                Err(error) if error.is_damage() => continue,
+                Err(other) => return Err(other),
+            };
+            let mut start = place.start;
+            for entry in entries {
+                let end = start + entry.len();
+                if is_hit(&(start..end)) {
+                    if count_max <= found.len() {
+                        return Ok(found);
+                    }
+                    found.push(entry.path);
+                }
+                start = end;
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns the bytes of a file of this revision.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! What commands tell about damaged chunks.
 
-use chunkstore::Store;
 use chunkstore::id::RevisionId;
 use chunkstore::ops::DamagedChunk;
+use chunkstore::{Store, TreeReader};
 
 use crate::command_error::CommandError;
 use crate::human;
@@ -12,7 +12,7 @@ use crate::ui::Ui;
 const RANGE_COUNT_MAX: usize = 8;
 
 /// Tells which chunks are damaged, and what they hit. With `--json` the document has it.
-pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
+pub(crate) fn tell(store: &Store, damaged: &[DamagedChunk], ui: &Ui) {
     if ui.is_json() {
         return;
     }
@@ -23,6 +23,10 @@ pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
         let reason = damage.reason.strip_prefix(&damaged).unwrap_or(&damage.reason);
         ui.warning(&format!("{damaged}{reason}"));
         for hit in &damage.revisions {
+            if let Some(files) = files_at(store, &hit.id, &hit.ranges) {
+                ui.warning(&format!("revision {} is hit: {files}", hit.id));
+                continue;
+            }
             let named = hit.ranges.iter().take(RANGE_COUNT_MAX);
             let mut ranges: Vec<String> =
                 named.map(|(offset, len)| format!("{len} bytes at byte {offset}")).collect();
@@ -32,6 +36,21 @@ pub(crate) fn tell(damaged: &[DamagedChunk], ui: &Ui) {
             ui.warning(&format!("revision {} is hit: {}", hit.id, ranges.join(", ")));
         }
     }
+}
+
+/// Returns the names of the files that damage hits; `None` if the revision has none, or if they cannot be found out.
+fn files_at(store: &Store, id: &RevisionId, ranges: &[(u64, u64)]) -> Option<String> {
+    // An image has no files, and where a list is damaged the ranges say enough.
+    let files = TreeReader::open(store, id).ok()?.files_at(ranges, RANGE_COUNT_MAX + 1).ok()?;
+    let mut names: Vec<String> =
+        files.iter().take(RANGE_COUNT_MAX).map(ToString::to_string).collect();
+    if names.is_empty() {
+        return None;
+    }
+    if RANGE_COUNT_MAX < files.len() {
+        names.push("and more".to_owned());
+    }
+    Some(names.join(", "))
 }
 
 /// Warns as long as there are reports of mismatches.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chunkstore::Store;
 use chunkstore::id::{ChunkId, RevisionId, SourceName};
 use chunkstore::ops::repair::{self, AsideFile, RepairStats};
 use serde::Serialize;
@@ -19,13 +20,13 @@ pub(crate) fn run(path: &Path, arguments: &RepairArguments, ui: &Ui) -> Result<(
     let progress = ui.progress();
     let plan = repair::plan(&store, &progress)?;
     if arguments.plan {
-        return tell(plan.expected(), true, ui);
+        return tell(&store, plan.expected(), true, ui);
     }
-    tell(&plan.execute(&progress)?, false, ui)
+    tell(&store, &plan.execute(&progress)?, false, ui)
 }
 
-fn tell(stats: &RepairStats, is_plan: bool, ui: &Ui) -> Result<(), CommandError> {
-    damage::tell(&stats.damaged, ui);
+fn tell(store: &Store, stats: &RepairStats, is_plan: bool, ui: &Ui) -> Result<(), CommandError> {
+    damage::tell(store, &stats.damaged, ui);
     ui.warnings(&stats.damaged_packs);
     ui.result(&RepairReport::new(stats, is_plan), || text(stats, is_plan))?;
     ui.note("only lists were read; `verify --all-data` reads everything, and finds damage that nobody knows of yet");

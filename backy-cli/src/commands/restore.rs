@@ -60,7 +60,7 @@ pub(crate) fn run(path: &Path, arguments: &RestoreArguments, ui: &Ui) -> Result<
     } else {
         ui.result(&RestoreReport::new(id, &arguments.target, &stats), || text)?;
     }
-    damage::tell(&stats.damaged, ui);
+    damage::tell(&store, &stats.damaged, ui);
     damage::result(&stats.damaged, "the target has zeros in their place")
 }
 

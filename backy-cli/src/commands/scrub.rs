@@ -23,7 +23,7 @@ pub(crate) fn run(path: &Path, arguments: &ScrubArguments, ui: &Ui) -> Result<()
         ..ScrubOptions::default()
     };
     let stats = ops::scrub(&store, &options, &ui.progress())?;
-    damage::tell(&stats.damaged, ui);
+    damage::tell(&store, &stats.damaged, ui);
     for (pack, reason) in &stats.damaged_packs {
         ui.warning(&format!("pack {pack} is damaged: {reason}"));
     }

@@ -77,6 +77,11 @@ fn text(revisions: &[Revision], spaces: Option<&Spaces>, zone: &TimeZone) -> Str
         alignment.push(Align::Left);
         heading.push("Protected".to_owned());
     }
+    let some_thinned = revisions.iter().any(|revision| revision.record.thinned.is_some());
+    if some_thinned {
+        alignment.push(Align::Left);
+        heading.push("Thinned".to_owned());
+    }
     alignment.push(Align::Left);
     heading.push("Trust".to_owned());
     let mut rows = vec![heading];
@@ -99,6 +104,9 @@ fn text(revisions: &[Revision], spaces: Option<&Spaces>, zone: &TimeZone) -> Str
         ]);
         if some_protected {
             row.push(if state.protected { "yes" } else { "" }.to_owned());
+        }
+        if some_thinned {
+            row.push(if record.thinned.is_some() { "yes" } else { "" }.to_owned());
         }
         row.push(state.trust.to_string());
         rows.push(row);

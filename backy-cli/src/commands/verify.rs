@@ -19,7 +19,7 @@ pub(crate) fn run(path: &Path, arguments: &VerifyArguments, ui: &Ui) -> Result<(
     let ids = selection.ids();
     let options = VerifyOptions { all_data: arguments.all_data, ..VerifyOptions::default() };
     let stats = ops::verify(&store, &ids, &options, &ui.progress())?;
-    damage::tell(&stats.damaged, ui);
+    damage::tell(&store, &stats.damaged, ui);
     for (pack, reason) in &stats.damaged_packs {
         ui.warning(&format!("pack {pack} is damaged: {reason}"));
     }

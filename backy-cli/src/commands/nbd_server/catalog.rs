@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use chunkstore::format::RevisionKind;
 use chunkstore::id::RevisionId;
 use chunkstore::{ChunkCache, History, ImageReader, Overlay, Revision, Store};
 
@@ -26,9 +27,11 @@ impl Catalog {
         Self { directory, store, cache, readers: Mutex::default() }
     }
 
-    /// Returns what is there now, damaged records apart.
+    /// Returns the images that are there now, damaged records apart.
     pub(super) fn history(&self) -> Result<History, CommandError> {
-        Ok(self.store.history(self.directory.source_name()?.as_ref())?)
+        let mut history = self.store.history(self.directory.source_name()?.as_ref())?;
+        history.revisions.retain(|revision| revision.record.kind == RevisionKind::Image);
+        Ok(history)
     }
 
     /// Returns the one revision that `text` means now.
