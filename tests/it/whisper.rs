@@ -7,7 +7,6 @@
 mod agreement;
 mod cases;
 mod golden;
-mod hostile;
 mod oracle;
 mod safe;
 mod scenarios;

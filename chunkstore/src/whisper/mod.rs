@@ -43,6 +43,8 @@ mod fetch;
 mod file;
 mod header;
 mod ring;
+#[cfg(test)]
+mod tests;
 mod update;
 mod whisper_error;
 

@@ -45,7 +45,7 @@ fn check_answers(history: &History, answers: &[Value]) {
 #[test]
 fn histories_end_and_read_as_in_python() {
     let Some(oracle) = Oracle::start() else { return };
-    run_cases(2500, history_of(schema()), |history| {
+    run_cases(5000, history_of(schema()), |history| {
         let history = with_fetches(history);
         let (expected, answers) = oracle.live(&history, false);
         check_answers(&history, &answers);
@@ -88,7 +88,7 @@ fn points_agree_whatever_the_order_of_a_python_set() {
         all.into_iter()
             .all(|pair| retention(pair[0]) + pair[1].seconds_per_point < retention(pair[1]))
     });
-    run_cases(400, history_of(growing), |history| {
+    run_cases(1000, history_of(growing), |history| {
         let (expected, _) = oracle.live(&with_fetches(history.clone()), true);
         assert_eq!(points(&history.live()), points(&expected));
     });
@@ -101,7 +101,7 @@ fn retention(archive: Retention) -> u32 {
 #[test]
 fn compat_fills_as_the_script_of_the_package() {
     let Some(oracle) = Oracle::start() else { return };
-    run_cases(2500, pair(), |(source, target)| {
+    run_cases(5000, pair(), |(source, target)| {
         let now = source.now.max(target.now);
         let (source, mut target) = (source.live(), target.live());
         let expected = oracle.fill(&source, &target, now);

@@ -25,13 +25,14 @@ impl Oracle {
     #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
     pub(super) fn start() -> Option<Self> {
         let python = env::var("BACKY_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-        let reason = match Command::new(&python).args(["-c", "import whisper"]).output() {
-            Ok(output) if output.status.success() => return Some(Self::run(&python)),
-            Ok(output) => {
-                String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("").to_owned()
-            }
-            Err(error) => format!("{python}: {error}"),
-        };
+        let reason =
+            match Command::new(&python).args(["-c", "from whisper import update_many"]).output() {
+                Ok(output) if output.status.success() => return Some(Self::run(&python)),
+                Ok(output) => {
+                    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("").to_owned()
+                }
+                Err(error) => format!("{python}: {error}"),
+            };
         println!("SKIPPED whisper: {reason}");
         None
     }
