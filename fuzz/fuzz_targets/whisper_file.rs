@@ -36,8 +36,9 @@ fn check(bytes: &[u8], now: u32, time: u32, pick: u32) {
     let points = [time, time ^ 1, time.wrapping_sub(pick), now, pick];
     let points = points.map(|time| Point { time, value: f64::from(time) });
     for point in points {
-        let result = other.update(point, now);
-        assert!(result.is_ok() || now <= point.time || 0 < now - point.time);
+        let is_covered =
+            point.time <= now && u64::from(now - point.time) < file.header().max_retention();
+        assert_eq!(other.update(point, now).is_ok(), is_covered);
     }
     other.update_many(&points, now);
     assert_eq!(other.header(), file.header());
