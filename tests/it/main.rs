@@ -29,5 +29,6 @@ mod schedules;
 mod scrub;
 mod sizes;
 mod space;
+mod tree_restore;
 mod trust;
 mod whisper;
