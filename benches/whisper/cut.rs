@@ -36,11 +36,9 @@ fn main() -> Result<()> {
     let rules: Vec<(String, Rule)> = [256, 341, 512, 1024, 2048, 4096]
         .map(|points| (format!("{points} points"), Rule::Points(Box::new(move |_| points))))
         .into_iter()
-        .chain([1, 2, 4, 8, 16, 32].map(|factor| {
-            (
-                format!("power of two from sqrt({factor} n)"),
-                Rule::Points(Box::new(move |n| power(n, factor))),
-            )
+        .chain([(4, 512), (6, 512), (8, 256), (8, 1024), (12, 512)].map(|(factor, min)| {
+            let rule = move |point_count| even(point_count, factor, min);
+            (format!("even, {factor} sqrt(n), at least {min}"), Rule::Points(Box::new(rule)))
         }))
         .chain([("as in the format".to_owned(), Rule::Points(Box::new(block_points)))])
         .chain([(
@@ -88,10 +86,10 @@ enum Rule {
     Content(Box<Cutter>),
 }
 
-/// Returns the power of two next above the square root of `factor * point_count`.
-fn power(point_count: u32, factor: u64) -> u32 {
-    let root = (factor * u64::from(point_count)).isqrt();
-    u32::try_from((root + 1).next_power_of_two()).expect("a root of 35 bits").clamp(64, 65536)
+/// Returns the length of as many equal ranges as ranges of `factor` times the square root would be.
+fn even(point_count: u32, factor: u32, min: u32) -> u32 {
+    let longest = (factor * point_count.isqrt()).max(min);
+    point_count.div_ceil(point_count.div_ceil(longest).max(1)).max(1)
 }
 
 /// What was stored.

@@ -10,7 +10,8 @@ use crate::format::POINT_LEN;
 /// Length in bytes of the longest range that does not hold points.
 const OTHER_LEN_MAX: u64 = 64 << 10;
 
-const BLOCK_POINTS_MIN: u32 = 1 << 10;
+/// Bounds of the longest range, in points.
+const BLOCK_POINTS_MIN: u32 = 1 << 9;
 const BLOCK_POINTS_MAX: u32 = 1 << 16;
 
 const POINT_LEN_U64: u64 = POINT_LEN as u64;
@@ -41,15 +42,20 @@ pub struct PointRange {
     pub has_points: bool,
 }
 
-/// Returns how many points of an archive with this many are one range (the last one may have fewer): the smallest power of two
-/// that is at least 1024 and at least four times the square root, but not above 65536.
+/// Returns how many points of an archive with this many are one range; the last one may have fewer. As many ranges as are needed
+/// with eight times the square root in each are made equally long, so that there is no short one to pay for.
 #[must_use]
 pub const fn block_points(point_count: u32) -> u32 {
-    let mut block = BLOCK_POINTS_MIN;
-    while block < BLOCK_POINTS_MAX && (block as u64 / 4).pow(2) < point_count as u64 {
-        block *= 2;
+    let mut longest = 8 * point_count.isqrt();
+    if longest < BLOCK_POINTS_MIN {
+        longest = BLOCK_POINTS_MIN;
+    } else if longest > BLOCK_POINTS_MAX {
+        longest = BLOCK_POINTS_MAX;
     }
-    block
+    if point_count <= longest {
+        return longest;
+    }
+    point_count.div_ceil(point_count.div_ceil(longest))
 }
 
 /// Returns the ranges of a file, in their order. The archives are in ascending order, do not overlap, and end within the file.
@@ -120,20 +126,28 @@ mod tests {
     #[test]
     fn points_of_a_range_follow_from_those_of_the_archive() {
         let expected = [
-            (0, 1024),
-            (1, 1024),
-            (65_535, 1024),
-            (65_536, 1024),
-            (65_537, 2048),
-            (262_144, 2048),
-            (262_145, 4096),
-            (525_600, 4096),
-            (1 << 20, 4096),
-            ((1 << 20) + 1, 8192),
-            (1 << 24, 16_384),
-            (1 << 26, 32_768),
-            (1 << 28, 65_536),
-            (u32::MAX, 65_536),
+            (0, 512),
+            (1, 512),
+            (512, 512),
+            (513, 257),
+            (576, 288),
+            (672, 336),
+            (1024, 512),
+            (1440, 480),
+            (4096, 512),
+            (4225, 470),
+            (8640, 720),
+            (8760, 730),
+            (20160, 1120),
+            (43200, 1600),
+            (65536, 2048),
+            (525600, 5776),
+            (1048576, 8192),
+            (16777216, 32768),
+            (67108863, 65473),
+            (67108864, 65536),
+            (1073741824, 65536),
+            (4294967295, 65536),
         ];
         for (point_count, block) in expected {
             assert_eq!(block_points(point_count), block, "{point_count}");
@@ -147,11 +161,14 @@ mod tests {
             ranges(52 + 12 * (2500 + 1024 + 3), &[(52, 2500), (30_052, 1024), (42_340, 3)]),
             [
                 (0, 52, false),
-                (52, 12_288, true),
-                (12_340, 12_288, true),
-                (24_628, 5424, true),
-                (30_052, 12_288, true),
-                (42_340, 36, true),
+                (52, 6000, true),
+                (6052, 6000, true),
+                (12052, 6000, true),
+                (18052, 6000, true),
+                (24052, 6000, true),
+                (30052, 6144, true),
+                (36196, 6144, true),
+                (42340, 36, true),
             ]
         );
         assert_eq!(
