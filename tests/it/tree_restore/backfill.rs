@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use chunkstore::whisper::backfill;
+
 use super::*;
 
 /// Backs a file up, restores it over another one, and returns what that holds in the end, the oldest value first.
@@ -92,16 +94,32 @@ fn safe_fills_what_is_empty_and_nothing_else() {
 
 #[test]
 fn empty_file_gets_everything_in_all_archives() {
-    for way in [SAFE, COMPAT] {
-        let retentions = [(1, 60), (10, 60)];
-        let source: Vec<(u32, f64)> = (0..60).map(|age| (age, f64::from(age) + 1.0)).collect();
-        let (file, stats) = fill(way, &retentions, &source, &[]);
-        let expected = file_with(&retentions, &source);
-        for (from, until) in [(60, 0), (600, 0)] {
-            let fetch = |file: &WhisperFile| file.fetch(NOW - from, NOW - until, NOW).unwrap();
-            assert_eq!(fetch(&file), fetch(&expected), "{way:?}");
+    let retentions = [(1, 60), (10, 60)];
+    let source: Vec<(u32, f64)> = (0..60).map(|age| (age, f64::from(age) + 1.0)).collect();
+    let (file, stats) = fill(SAFE, &retentions, &source, &[]);
+    let expected = file_with(&retentions, &source);
+    for age in [60, 600] {
+        let fetch = |file: &WhisperFile| file.fetch(NOW - age, NOW, NOW).unwrap();
+        assert_eq!(fetch(&file), fetch(&expected));
+    }
+    assert!(60 < stats.filled_points && stats.replaced_points == 0, "{stats:?}");
+}
+
+#[test]
+fn file_holds_what_filling_in_memory_gives() {
+    let retentions = [(1, 60), (10, 60), (60, 100)];
+    let source: Vec<(u32, f64)> =
+        (0..60).chain((60..600).step_by(10)).map(|age| (age, f64::from(age) + 1.0)).collect();
+    let target: Vec<(u32, f64)> = (5..50).step_by(3).map(|age| (age, -1.0)).collect();
+    for mode in [Backfill::Safe, Backfill::Compat] {
+        for target in [&[][..], &target] {
+            let (file, stats) = fill(Existing::Backfill(mode), &retentions, &source, target);
+            let mut expected = file_with(&retentions, target);
+            let counts = backfill(&file_with(&retentions, &source), &mut expected, NOW, mode);
+            assert!(file.bytes() == expected.bytes(), "{mode:?}");
+            assert_eq!(stats.filled_points, counts.filled_points);
+            assert_eq!(stats.replaced_points, counts.replaced_points);
         }
-        assert!(60 <= stats.filled_points && stats.replaced_points == 0, "{stats:?}");
     }
 }
 

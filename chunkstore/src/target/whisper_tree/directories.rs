@@ -1,5 +1,6 @@
 //! The directories below the top: opened step by step, so that no symbolic link is followed, and kept open for the next file.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -52,8 +53,8 @@ impl Seen {
     pub(super) fn note_file_system(&self, directory: &File) -> io::Result<(u64, u64)> {
         let metadata = directory.metadata()?;
         let mut file_systems = lock(&self.file_systems);
-        if !file_systems.contains_key(&metadata.dev()) {
-            file_systems.insert(metadata.dev(), Arc::new(directory.try_clone()?));
+        if let Entry::Vacant(place) = file_systems.entry(metadata.dev()) {
+            place.insert(Arc::new(directory.try_clone()?));
         }
         Ok((metadata.dev(), metadata.ino()))
     }

@@ -6,17 +6,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, linkat, openat,
-    renameat_with, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, statat};
 use rustix::io::Errno;
 
 use super::directories::describe;
-use super::new_file::{NewFile, errno_of};
+use super::new_file::{NewFile, errno_of, rename_to_free};
 use super::{Content, Existing, Fault, FileWriter, Outcome, TargetFileError, TreeWriter};
 use crate::format::TreeEntry;
-use crate::whisper::{Backfill, BackfillStats, Header, WhisperFile, backfill};
+use crate::whisper::{Backfill, BackfillStats, Header, WhisperError, WhisperFile, backfill};
 
 /// Time between two attempts to get a lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
@@ -91,10 +88,9 @@ impl FileWriter<'_> {
             }
             Existing::Backfill(mode) => {
                 let bytes = content.bytes();
-                Header::decode(bytes, bytes.len() as u64).map_err(not_whisper)?;
+                Header::decode(bytes, bytes.len() as u64).map_err(|error| not_whisper(&error))?;
                 let Ok(target) = WhisperFile::decode(std::mem::take(&mut self.found)) else {
-                    // The lock is held until it has its new name.
-                    let aside = set_aside(tree, directory, name)?;
+                    let aside = set_aside(tree, &file, directory, name)?;
                     return Ok(aside.map_or(Update::Again, Update::SetAside));
                 };
                 let writer = if rules.is_dry_run { None } else { Some(&file) };
@@ -111,7 +107,7 @@ impl FileWriter<'_> {
     }
 }
 
-fn not_whisper(error: crate::whisper::WhisperError) -> Fault {
+fn not_whisper(error: &WhisperError) -> Fault {
     Fault::File(TargetFileError::NotWhisper { reason: error.to_string() })
 }
 
@@ -140,7 +136,7 @@ impl Fill<'_> {
                 copied
             }
         };
-        let source = WhisperFile::decode(bytes).map_err(not_whisper)?;
+        let source = WhisperFile::decode(bytes).map_err(|error| not_whisper(&error))?;
         let stats = backfill(&source, &mut target, self.tree.rules.now, self.mode);
         match content {
             Content::Whole(bytes) => **bytes = source.into_bytes(),
@@ -155,7 +151,7 @@ impl Fill<'_> {
                 let place = |offset: u64| usize::try_from(offset).expect("it is in memory");
                 let part = &target[place(range.start)..place(range.end)];
                 file.write_all_at(part, range.start)
-                    .map_err(|error| self.tree.fault("write", errno_of(error)))?;
+                    .map_err(|error| self.tree.fault("write", errno_of(&error)))?;
             }
         }
         Ok((stats, len, target))
@@ -183,7 +179,7 @@ fn open_locked(
         }
         Err(errno) => return Err(tree.fault("open", errno)),
     };
-    let metadata = file.metadata().map_err(|error| tree.fault("look at", errno_of(error)))?;
+    let metadata = file.metadata().map_err(|error| tree.fault("look at", errno_of(&error)))?;
     if !metadata.is_file() {
         return Err(occupied(tree, directory, name, Errno::NXIO));
     }
@@ -208,7 +204,7 @@ fn open_locked(
         return Ok(Opened::Again);
     }
     // It may have grown while it was waited for.
-    let len = file.metadata().map_err(|error| tree.fault("look at", errno_of(error)))?.len();
+    let len = file.metadata().map_err(|error| tree.fault("look at", errno_of(&error)))?.len();
     Ok(Opened::File { file, len })
 }
 
@@ -241,15 +237,20 @@ fn read_whole(file: &File, len: u64, bytes: &mut Vec<u8>) -> Result<(), Errno> {
             Ok(0) => break,
             Ok(count) => found += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(errno_of(error)),
+            Err(error) => return Err(errno_of(&error)),
         }
     }
     bytes.truncate(found);
     Ok(())
 }
 
-/// Gives a file that is no whisper file a name that nobody reads as one. `None` if it is gone.
-fn set_aside(tree: &TreeWriter, directory: &File, name: &OsStr) -> Result<Option<OsString>, Fault> {
+/// Gives a locked file that is no whisper file a name that nobody reads as one. `None` if another one has its place by now.
+fn set_aside(
+    tree: &TreeWriter,
+    file: &File,
+    directory: &File,
+    name: &OsStr,
+) -> Result<Option<OsString>, Fault> {
     for attempt in 0_u32.. {
         let mut aside = name.to_owned();
         aside.push(format!(".corrupt-{}", tree.rules.stamp));
@@ -259,15 +260,14 @@ fn set_aside(tree: &TreeWriter, directory: &File, name: &OsStr) -> Result<Option
         if tree.rules.is_dry_run {
             return Ok(Some(aside));
         }
-        let renamed = renameat_with(directory, name, directory, &aside, RenameFlags::NOREPLACE);
-        match renamed.or_else(|errno| match errno {
-            Errno::INVAL | Errno::NOSYS | Errno::NOTSUP => {
-                linkat(directory, name, directory, &aside, AtFlags::empty())?;
-                unlinkat(directory, name, AtFlags::empty())
+        match rename_to_free(directory, name, &aside) {
+            Ok(()) if is_at(file, directory, &aside) => return Ok(Some(aside)),
+            Ok(()) => {
+                // It was another file, created a moment ago, whose name that is.
+                rename_to_free(directory, &aside, name)
+                    .map_err(|errno| tree.fault("give its name back to", errno))?;
+                return Ok(None);
             }
-            other => Err(other),
-        }) {
-            Ok(()) => return Ok(Some(aside)),
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(tree.fault("set aside", errno)),

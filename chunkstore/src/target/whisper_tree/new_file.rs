@@ -111,12 +111,12 @@ impl<'a> NewFile<'a> {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-        self.file.write_all_at(bytes, offset).map_err(errno_of)
+        self.file.write_all_at(bytes, offset).map_err(|error| errno_of(&error))
     }
 
     /// Gives the file the owner, the permissions and the time that it had, as far as this process may.
     fn set_metadata(&mut self, wanted: &FileMetadata) -> Result<(), Errno> {
-        let found = self.file.metadata().map_err(errno_of)?;
+        let found = self.file.metadata().map_err(|error| errno_of(&error))?;
         let user = (found.uid() != wanted.user).then(|| Uid::from_raw(wanted.user));
         let group = (found.gid() != wanted.group).then(|| Gid::from_raw(wanted.group));
         if user.is_some() || group.is_some() {
@@ -155,16 +155,7 @@ impl<'a> NewFile<'a> {
 
     /// Gives the file its own name, if that is free.
     pub(super) fn rename(&self) -> Result<(), Errno> {
-        let (directory, from, to) = (self.directory, &*self.temporary, self.name);
-        match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            // Not all file systems can do that, but a link never replaces anything either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                linkat(directory, from, directory, to, AtFlags::empty())?;
-                unlinkat(directory, from, AtFlags::empty())?;
-            }
-            Err(errno) => return Err(errno),
-        }
+        rename_to_free(self.directory, &self.temporary, self.name)?;
         self.is_renamed.set(true);
         Ok(())
     }
@@ -186,7 +177,19 @@ impl Drop for NewFile<'_> {
     }
 }
 
+/// Renames a file to a name that must be free.
+pub(super) fn rename_to_free(directory: &File, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
+    match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
+        // Not all file systems can do that, but a link never replaces anything either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            linkat(directory, from, directory, to, AtFlags::empty())?;
+            unlinkat(directory, from, AtFlags::empty())
+        }
+        other => other,
+    }
+}
+
 /// Returns the number of an error of the operating system.
-pub(super) fn errno_of(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
