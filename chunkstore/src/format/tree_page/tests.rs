@@ -1,3 +1,5 @@
+#![expect(clippy::indexing_slicing, reason = "tests index their own bytes")]
+
 use super::*;
 use crate::format::test_support::{assert_exact_length, assert_flips_noticed, assert_magic};
 use crate::id::ChunkId;

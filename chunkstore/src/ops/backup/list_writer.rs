@@ -37,7 +37,7 @@ pub(in crate::ops) fn write_lists<R>(
     let bounds = PageBounds::new(store.chunking(), TREE_PAGE_LEN_MAX as u64);
     let bounds = PageBounds { len_max: TREE_PAGE_LEN_MAX, ..bounds };
     let level = store.config().compression_level;
-    let memory = Memory::divide(memory, NonZero::new(1), store.chunking(), level, bounds)?;
+    let memory = Memory::divide(memory, NonZero::new(1), store.chunking(), level, bounds, 0)?;
     let pipeline = PackPipeline::new(store, session, false, memory.budget.clone());
     thread::scope(|scope| {
         let (writer, pack_threads) = pipeline.start(scope);

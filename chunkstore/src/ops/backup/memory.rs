@@ -45,16 +45,18 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Divides `total` bytes among at most `threads` workers; as many as there are processors if `None`.
+    /// Divides `total` bytes among at most `threads` workers; as many as there are processors if `None`. Each worker takes `more` bytes
+    /// besides what is in the table above.
     pub(super) fn divide(
         total: usize,
         threads: Option<NonZero<usize>>,
         chunking: &ChunkingParams,
         level: i32,
         page: PageBounds,
+        more: usize,
     ) -> Result<Self> {
         let budget = Budget::new(total);
-        let worker = worker_memory(chunking, level, page);
+        let worker = worker_memory(chunking, level, page) + more;
         let queue = queue_memory(chunking);
         let needed = pack_memory() + index::CACHE_LEN + queue + worker;
         let too_little = || too_little_memory(total, needed);
@@ -112,7 +114,7 @@ mod tests {
     fn divide(total: usize, threads: usize, lengths: [u32; 3], level: i32) -> Result<Memory> {
         let chunking = ChunkingParams::new(lengths[0], lengths[1], lengths[2]).unwrap();
         let page = PageBounds::new(&chunking, SPAN_LEN_MIN);
-        Memory::divide(total, NonZero::new(threads), &chunking, level, page)
+        Memory::divide(total, NonZero::new(threads), &chunking, level, page, 0)
     }
 
     const EXTREMES: [[u32; 3]; 4] = [

@@ -468,6 +468,7 @@ impl Run<'_> {
             self.store.chunking(),
             self.store.config().compression_level,
             page,
+            0,
         )?;
         let pipeline = PackPipeline::new(
             self.store,

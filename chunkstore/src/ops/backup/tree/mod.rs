@@ -26,6 +26,7 @@ use super::{
     BackupError, BackupOptions, NewRevision, Recheck, SampleStats, begin, commit, first_cause,
     mark_damage, recheck_and_warn,
 };
+use crate::compression::Compressor;
 use crate::error::{Error, Result};
 use crate::format::{BackupStatistics, ObjectKind, RevisionKind, SessionKind, TreeRoot};
 use crate::id::{ChunkId, RevisionId};
@@ -40,6 +41,12 @@ use crate::time::Timestamp;
 
 /// Files that are told by name when something is wrong with them.
 const PROBLEM_COUNT_MAX: usize = 1000;
+
+/// Chunks of sources are not longer than this as a rule; longer ones take what is left of the memory.
+const CHUNK_LEN_USUAL: usize = 1 << 20;
+
+/// What a source takes of a file that it reads: a window, and what its buffer may have grown to.
+const FILE_MEMORY: usize = 2 << 20;
 
 /// How often a tree is backed up until a sample of it finds no damage in the store.
 const ATTEMPT_COUNT_MAX: usize = 3;
@@ -320,6 +327,7 @@ impl<'a> TreeRun<'a> {
             self.store.chunking(),
             self.store.config().compression_level,
             bounds,
+            Compressor::points_memory(CHUNK_LEN_USUAL) + FILE_MEMORY,
         )?;
         let shared = self.share()?;
         let pipeline =
