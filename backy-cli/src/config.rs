@@ -282,7 +282,10 @@ mod tests {
         for text in [
             "",
             "source: {type: file}",
-            "source: {type: whisper, filename: /x}",
+            "source: {type: rbd, filename: /x}",
+            "source: {type: file, filename: /x}\nwhisper: {retention: 3}",
+            "source: {type: whisper, filename: /x}\nwhisper: {retention: 0}",
+            "source: {type: whisper, filename: /x}\nwhisper: {retentions: 3}",
             "source: {type: file, filename: /x, more: 1}",
             "source: {type: file, filename: /x}\nstroe: /y",
             "source: {type: file, filename: /x}\nname: a/b",

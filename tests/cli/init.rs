@@ -42,7 +42,7 @@ fn init_with_a_directory_as_source_is_refused() {
 #[test]
 fn init_of_another_type_is_refused() {
     let scene = Scene::new();
-    let output = scene.fails(2, ["init", "whisper", "/srv"]);
+    let output = scene.fails(2, ["init", "rbd", "pool/image"]);
     assert!(output.stderr.contains("whisper"), "{}", output.stderr);
 }
 
