@@ -29,6 +29,7 @@ mod schedules;
 mod scrub;
 mod sizes;
 mod space;
+mod thin;
 mod tree_restore;
 mod trust;
 mod whisper;

@@ -6,6 +6,7 @@ pub mod explorer;
 pub mod images;
 pub mod long_tests;
 pub mod memory;
+pub mod memory_tree;
 pub mod model;
 pub mod model_store;
 pub mod simulated_store;

@@ -243,7 +243,9 @@ pub fn plan<'a>(
 ) -> Result<ThinPlan<'a>, Error> {
     let scene = Scene::read(store, source, options)?;
     let mut pass = Pass::open(store, &scene, options)?;
-    pass.run(&NoProgress, None)?;
+    if !scene.is_idle() {
+        pass.run(&NoProgress, None)?;
+    }
     let planned = pass.into_planned(scene);
     let (source, options) = (source.clone(), options.clone());
     Ok(ThinPlan { store, source, options, planned })
