@@ -6,7 +6,7 @@ use chunkstore::ops::purge::{self, PurgeOptions};
 use chunkstore::ops::thin::ThinOptions;
 use chunkstore::progress::NoProgress;
 use chunkstore::time::Timestamp;
-use chunkstore::vfs::simulated::{CrashMode, FaultKind, FaultPlan};
+use chunkstore::vfs::simulated::{Call, CallKind, CrashMode, FaultKind, FaultPlan};
 use support::attempt::Attempts;
 use support::long_tests::choose;
 use support::memory_tree::{Files, files_at};
@@ -164,18 +164,17 @@ fn nothing_is_lost_or_left_by_an_error_of_any_call() {
 fn both_revisions_are_harmless_until_the_next_thinning() {
     let (scene, options) = history();
     let expected = Expected::of(&scene, options);
-    // The first removal of a record fails: the old and the new revision are there.
+    // The last removal of a record is not done any more: the old and the new revision are there.
     let vfs = scene.vfs.kill();
     scene.on(vfs.clone(), 50).thin(&expected.options);
     let calls = vfs.calls();
-    let mut mutations = calls.iter().filter(|call| call.kind.is_mutating());
-    let is_record = |path: &std::path::Path| path.extension().is_some_and(|end| end == "rev");
-    let removal = mutations.position(|call| {
-        call.to.is_none() && is_record(&call.path) && format!("{:?}", call.kind).contains("Remove")
-    });
+    let mutations: Vec<_> = calls.iter().filter(|call| call.kind.is_mutating()).collect();
+    let is_removal = |call: &&Call| {
+        call.kind == CallKind::RemoveFile && call.path.extension().is_some_and(|end| end == "rev")
+    };
+    let removal = mutations.iter().rposition(is_removal).expect("old records are removed") as u64;
     let vfs = scene.vfs.kill();
     let stopped = scene.on(vfs.clone(), 50);
-    let removal = removal.expect("old records are removed") as u64;
     vfs.set_faults(FaultPlan::stop_at_mutation(removal));
     stopped.try_thin(&expected.options).unwrap_err();
     let both = scene.on(vfs.kill(), 70);

@@ -4,23 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chunkstore::error::{Error, ObjectName};
-use chunkstore::format::{ObjectKind, PackFooter};
+use chunkstore::format::ObjectKind;
 use chunkstore::id::ChunkId;
 use chunkstore::ops;
 use chunkstore::ops::thin::{self, ThinError, ThinOptions};
 use support::simulated_store::{files_below, verify_all};
 
-use super::scene::{Scene, chosen, gone_after, keep};
+use super::scene::{Scene, chosen, gone_after, keep, records};
 
 /// Flips a bit in the first page of the packs that were not there before, and returns its id.
 pub(super) fn damage_a_page(scene: &Scene, before: &[PathBuf]) -> ChunkId {
-    for path in files_below(&scene.vfs, "packs").into_iter().filter(|path| !before.contains(path)) {
-        let bytes = scene.vfs.read_all(&path).unwrap();
-        let trailer = &bytes[bytes.len() - PackFooter::TRAILER_LEN..];
-        let table = PackFooter::table_range(trailer, bytes.len() as u64).unwrap();
-        let table = &bytes[usize::try_from(table.start).unwrap()..];
-        let footer = PackFooter::decode(table, bytes.len() as u64).unwrap();
-        if let Some(page) = footer.records.iter().find(|it| it.kind == ObjectKind::Page) {
+    for (path, records) in records(&scene.vfs).into_iter().filter(|it| !before.contains(&it.0)) {
+        if let Some(page) = records.iter().find(|it| it.kind == ObjectKind::Page) {
             let end = page.offset.0 + page.len_in_pack();
             scene.vfs.flip(&path, u64::from(end - 5), 0x10).unwrap();
             return page.id;

@@ -3,11 +3,12 @@
 //! The model knows of each revision which content of which version each file has in it. After each thinning the store has just that, every
 //! version that is kept answers for every date that it covers, and what nobody needs is gone after a purge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::env;
 use std::hash::{BuildHasher, RandomState};
 
-use chunkstore::id::RevisionId;
+use chunkstore::format::{ObjectKind, PageEntry};
+use chunkstore::id::{ChunkId, RevisionId};
 use chunkstore::ops;
 use chunkstore::ops::thin::ThinOptions;
 use chunkstore::time::Timestamp;
@@ -15,8 +16,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use support::long_tests::are_wanted;
 use support::memory_tree::{backup_tree, files_at};
+use support::simulated_store::purge_now;
 
-use super::scene::{DAY, SOURCE, Scene, content, keep, seed_of};
+use super::scene::{DAY, SOURCE, Scene, content, keep, records, seed_of};
 
 const FILES: [&str; 4] = ["a", "b/c", "b/d", "e"];
 const CASES_DEFAULT: u32 = 60;
@@ -178,9 +180,8 @@ impl World {
             let first = Some(Timestamp(since.0 + 1));
             assert_eq!(self.seed_at(path, first), Some(*seed), "{path} since {since}");
             // Versions that go now may be newer than this one, and older than the next that is kept.
-            let is_next = last.is_none_or(|last| {
-                self.all_since(path).iter().all(|time| time <= since || last <= *time)
-            });
+            let end = last.unwrap_or(Timestamp(i64::MAX));
+            let is_next = self.all_since(path).iter().all(|time| time <= since || end <= *time);
             if is_next {
                 answers.push(((*path).to_owned(), self.seed_at(path, last)));
             }
@@ -229,17 +230,28 @@ impl World {
         after.into_iter().filter(|it| it.is_complete || !it.files.is_empty()).collect()
     }
 
+    /// Purges. A pack that has nothing that is kept is gone then; one that has something may have more.
     fn purge(&self) {
-        let chunks = self.scene.chunks_after_purge();
+        purge_now(&self.scene.store).unwrap();
+        let places = self.scene.versions().into_iter().flat_map(|file| file.occurrences);
+        let chunks: HashSet<ChunkId> = places
+            .flat_map(|place| place.entry.content.clone())
+            .filter_map(|part| match part {
+                PageEntry::Data { id, .. } => Some(id),
+                PageEntry::Zero { .. } => None,
+            })
+            .collect();
         let seeds: BTreeSet<u64> = self
             .model
             .iter()
             .flat_map(|revision| revision.files.values().map(|(_, seed)| *seed))
             .collect();
-        // Three chunks of each content; a root and at most one page of each revision.
-        let data = 3 * seeds.len() as u64;
-        let lists = 2 * self.model.len() as u64;
-        assert!(data <= chunks && chunks <= data + lists, "{chunks} chunks, {data} of contents");
+        assert_eq!(chunks.len(), 3 * seeds.len(), "each content has three chunks");
+        for (path, records) in records(&self.scene.vfs) {
+            let mut data = records.iter().filter(|it| it.kind == ObjectKind::Data).peekable();
+            let is_needed = data.peek().is_none() || data.any(|it| chunks.contains(&it.id));
+            assert!(is_needed, "nothing needs {}", path.display());
+        }
     }
 
     fn check(&self) {

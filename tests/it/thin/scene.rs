@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chunkstore::environment::{Clock, Environment};
+use chunkstore::format::{FooterRecord, PackFooter};
 use chunkstore::id::{RevisionId, SourceName};
 use chunkstore::ops::thin::{self, Candidates, ThinError, ThinOptions, ThinStats};
 use chunkstore::progress::NoProgress;
@@ -15,7 +17,7 @@ use chunkstore::time::Timestamp;
 use chunkstore::versions::{FileVersions, PathFilter, Versions};
 use chunkstore::vfs::simulated::{SimulatedClock, SimulatedVfs, environment};
 use support::memory_tree::{Files, MemoryTree, backup_tree, files_at, files_of};
-use support::simulated_store::{STORE_PATH, options, purge_now};
+use support::simulated_store::{STORE_PATH, files_below, options, purge_now};
 
 pub(super) const SOURCE: &str = "graphite";
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -149,6 +151,19 @@ pub(super) fn seed_of(bytes: &[u8]) -> u64 {
 
 fn with_clock(vfs: &SimulatedVfs, seed: u64, clock: &SimulatedClock) -> Environment {
     Environment { clock: Arc::new(clock.clone()), ..environment(vfs.clone(), seed) }
+}
+
+/// Returns what is in each pack.
+pub(super) fn records(vfs: &SimulatedVfs) -> Vec<(PathBuf, Vec<FooterRecord>)> {
+    let of_pack = |path: PathBuf| {
+        let bytes = vfs.read_all(&path).unwrap();
+        let trailer = &bytes[bytes.len() - PackFooter::TRAILER_LEN..];
+        let table = PackFooter::table_range(trailer, bytes.len() as u64).unwrap();
+        let table = &bytes[usize::try_from(table.start).unwrap()..];
+        let footer = PackFooter::decode(table, bytes.len() as u64).unwrap();
+        (path, footer.records)
+    };
+    files_below(vfs, "packs").into_iter().map(of_pack).collect()
 }
 
 /// Chooses these revisions.
