@@ -97,7 +97,7 @@ impl From<ExpireError> for CommandError {
     fn from(error: ExpireError) -> Self {
         match error {
             ExpireError::Store(error) => Self::Store(error),
-            ExpireError::Thin(error) => error.into(),
+            ExpireError::Thin(error) => (*error).into(),
             refused => Self::ExpiryRefused(refused),
         }
     }

@@ -61,7 +61,7 @@ pub enum ExpireError {
     },
     /// Tags were dropped, but nothing was thinned: no revision has lost anything. The next expiry does it.
     #[error(transparent)]
-    Thin(ThinError),
+    Thin(Box<ThinError>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Error),
@@ -71,7 +71,7 @@ impl From<ThinError> for ExpireError {
     fn from(error: ThinError) -> Self {
         match error {
             ThinError::Store(error) => Self::Store(error),
-            other => Self::Thin(other),
+            other => Self::Thin(Box::new(other)),
         }
     }
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use crate::format::TreePath;
 
+/// Says of a path whether it is meant.
+type Matches = dyn Fn(&TreePath) -> bool + Send + Sync;
+
 /// Chooses files by their paths.
 #[derive(Clone)]
-pub struct PathFilter(Option<Arc<dyn Fn(&TreePath) -> bool + Send + Sync>>);
+pub struct PathFilter(Option<Arc<Matches>>);
 
 impl PathFilter {
     /// Chooses all files.

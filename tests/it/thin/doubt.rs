@@ -61,7 +61,7 @@ fn record_that_cannot_be_read_stops_thinning() {
     let result = scene.try_thin(&keep(1));
     let Err(ThinError::Incomplete { cause, .. }) = result else { panic!("{result:?}") };
     assert!(
-        matches!(cause, Error::Damaged { object: ObjectName::Revision { id, .. }, .. } if id == first)
+        matches!(*cause, Error::Damaged { object: ObjectName::Revision { id, .. }, .. } if id == first)
     );
     // Once that is forgotten nothing is in the way.
     ops::forget(&scene.store, &[first]).unwrap();

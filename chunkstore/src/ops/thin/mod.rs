@@ -156,7 +156,7 @@ pub enum ThinError {
         source_name: SourceName,
         /// The first thing that cannot be read.
         #[source]
-        cause: Error,
+        cause: Box<Error>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -262,7 +262,7 @@ pub(super) fn execute(
     let mut scene = Scene::read(store, source, options)?;
     if scene.is_idle() {
         return match scene.damaged.pop() {
-            Some(cause) => Err(ThinError::Incomplete { source_name: source.clone(), cause }),
+            Some(cause) => Err(incomplete(source, cause)),
             None => Ok(ThinStats::default()),
         };
     }
@@ -271,22 +271,27 @@ pub(super) fn execute(
     let (scene, session) = Scene::pinned(store, source, options)?;
     progress.begin(Phase::Thin, None);
     let mut pass = Pass::open(store, &scene, options)?;
-    let (ended, stored_bytes) = write_lists(store, &session, options.memory, |writer| {
+    let ((), stored_bytes) = write_lists(store, &session, options.memory, |writer| {
         if pass.must_stop(&scene) { Ok(()) } else { pass.run(progress, Some(writer)) }
     })?;
-    let () = ended;
     progress.end();
     if pass.must_stop(&scene) {
-        let source_name = source.clone();
         let planned = pass.into_planned(scene);
         return Err(match planned.damaged.into_iter().next() {
-            Some(cause) => ThinError::Incomplete { source_name, cause },
-            None => ThinError::Refused { source_name, refusals: planned.refusals },
+            Some(cause) => incomplete(source, cause),
+            None => {
+                let (source_name, refusals) = (source.clone(), planned.refusals);
+                ThinError::Refused { source_name, refusals }
+            }
         });
     }
     let (trees, counts) = pass.into_trees();
     let stats = ThinStats { counts, stored_bytes, ..ThinStats::default() };
     Ok(replace(store, session, &scene, trees, stats)?)
+}
+
+fn incomplete(source: &SourceName, cause: Error) -> ThinError {
+    ThinError::Incomplete { source_name: source.clone(), cause: Box::new(cause) }
 }
 
 fn list(refusals: &[Refusal]) -> String {
