@@ -60,8 +60,7 @@ impl PointCompressor {
         self.write_frame(transform, out)?;
         let point_count = plain.len() / POINT_LEN;
         let times = &self.columns[..TIME_PLANE_COUNT * point_count];
-        let irregular = times.iter().filter(|byte| **byte != 0).count();
-        Ok(irregular <= point_count / REGULAR_POINTS + IRREGULAR_BYTES)
+        Ok(nonzero_count(times) <= point_count / REGULAR_POINTS + IRREGULAR_BYTES)
     }
 
     fn write_frame(&mut self, transform: Transform, out: &mut Vec<u8>) -> io::Result<()> {
@@ -101,8 +100,7 @@ impl PointCompressor {
 fn section_end(columns: &[u8], start: usize, point_count: usize) -> usize {
     let is_zero = |start: usize| {
         let plane = &columns[start..start + point_count];
-        let count = plane.iter().filter(|byte| **byte != 0).count();
-        count <= ZERO_PLANE_BYTES + point_count / ZERO_PLANE_POINTS
+        nonzero_count(plane) <= ZERO_PLANE_BYTES + point_count / ZERO_PLANE_POINTS
     };
     let mut end = start + point_count;
     if is_zero(start) {
@@ -111,6 +109,14 @@ fn section_end(columns: &[u8], start: usize, point_count: usize) -> usize {
         }
     }
     end
+}
+
+fn nonzero_count(bytes: &[u8]) -> usize {
+    // Counts of a byte each, which cannot overflow, become vector instructions.
+    let count = |part: &[u8]| {
+        part.iter().fold(0_u8, |count, byte| count.wrapping_add(u8::from(*byte != 0)))
+    };
+    bytes.chunks(128).map(|part| usize::from(count(part))).sum()
 }
 
 /// Some points of a chunk, to see which transform suits them.
