@@ -54,7 +54,7 @@ fn changed_page_is_noticed() {
 #[test]
 fn paths_must_be_in_order_and_appear_once() {
     let page = |first: &str, second: &str| {
-        let entries = vec![entry(first, Vec::new()), entry(second, Vec::new())];
+        let entries = [entry(first, Vec::new()), entry(second, Vec::new())];
         let mut out = [&MAGIC[..], &[1, 0, 0, 0], &[0; 8], &[2, 0, 0, 0]].concat();
         entries.iter().for_each(|entry| entry.encode(&mut out));
         out
