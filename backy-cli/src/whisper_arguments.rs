@@ -55,7 +55,7 @@ pub(crate) struct MetricArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options for jobs")]
 pub(crate) struct JobArguments {
-    /// Lock this file while working [default: whisper.lock in the backup directory]
+    /// Lock this file while working [default: whisper.lock in the backup directory; none with --noop]
     #[arg(long = "lockfile", value_name = "PATH", conflicts_with = "no_lock")]
     pub(crate) lock_file: Option<PathBuf>,
     /// Lock no file; the store still admits one backup of a source at a time

@@ -20,3 +20,4 @@ mod space;
 mod system;
 mod tags;
 mod trust;
+mod whisper;

@@ -17,6 +17,6 @@ mod peers;
 mod processes;
 mod read_only;
 mod real_images;
-mod running;
+pub(crate) mod running;
 mod turmoil;
 mod whisper_trees;

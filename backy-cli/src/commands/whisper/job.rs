@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::command_error::CommandError;
+use crate::config::{Config, SourceKind};
 use crate::ui::Ui;
 use crate::whisper_arguments::JobArguments;
 
@@ -22,7 +23,7 @@ const STAMP_NAME: &str = "whisper.success";
 /// Time between two looks at the lock, and at signals.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Does `work` as the arguments say. `changes_nothing`: there will be no stamp.
+/// Does `work` as the arguments say. `changes_nothing`: there will be no stamp, and no lock but one that was named.
 pub(super) fn run(
     directory: &Path,
     arguments: &JobArguments,
@@ -34,8 +35,8 @@ pub(super) fn run(
     let _lock = match (&arguments.lock_file, arguments.no_lock) {
         (_, true) => None,
         (Some(path), false) => Some(lock(path, arguments.lock_timeout, ui)?),
-        // Without a backup directory there is nothing to lock, and maybe nothing to be made.
-        (None, false) if !directory.is_dir() => None,
+        // What is no backup directory yet must be empty to become one, and what is not meant for metrics stays as it is.
+        (None, false) if changes_nothing || !holds_metrics(directory) => None,
         (None, false) => Some(lock(&directory.join(LOCK_NAME), arguments.lock_timeout, ui)?),
     };
     work()?;
@@ -46,6 +47,12 @@ pub(super) fn run(
         Some(path) => touch(path),
         None => touch(&directory.join(STAMP_NAME)),
     }
+}
+
+/// Returns whether this is a backup directory of whisper files.
+fn holds_metrics(directory: &Path) -> bool {
+    let config = Config::read(directory);
+    config.is_ok_and(|config| config.is_some_and(|it| it.source.kind == SourceKind::Whisper))
 }
 
 /// Returns a random time of at most so many seconds.

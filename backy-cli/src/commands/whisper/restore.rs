@@ -46,11 +46,14 @@ pub(super) fn run(
         ..TreeRestoreOptions::default()
     };
     let target = WhisperTarget::new(&prefix);
-    let stats = ops::restore_tree(&store, &mut selection, &target, &options, &ui.progress())?;
-    let without = selection.without_version_count();
-    if stats.files + stats.problem_count == 0 {
+    let mut entries = selection.by_ref().peekable();
+    // Before the target is made.
+    if entries.peek().is_none() {
+        let without = selection.without_version_count();
         return Err(CommandError::NothingToRestore(nothing(pattern, arguments.date, without)));
     }
+    let stats = ops::restore_tree(&store, &mut entries, &target, &options, &ui.progress())?;
+    let without = selection.without_version_count();
     if without != 0 {
         let metrics = human::count(without, "metric");
         ui.note(&format!("{metrics} had no version before that date: left out"));
@@ -65,9 +68,8 @@ pub(super) fn run(
 fn nothing(pattern: &str, date: Option<Timestamp>, without: u64) -> String {
     match date {
         Some(date) if without != 0 => {
-            let (metrics, zone) = (human::count(without, "metric"), TimeZone::system());
-            let date = human::time(date, &zone);
-            format!("no version is older than {date}: {metrics} that match {pattern:?} are younger")
+            let date = human::time(date, &TimeZone::system());
+            format!("no version is older than {date}; metrics that match {pattern:?}: {without}")
         }
         _ => format!("no metric matches {pattern:?}"),
     }
@@ -122,9 +124,10 @@ pub(in crate::commands) fn summary(
         }
     }
     let would = if changes_nothing { "would restore" } else { "restored" };
+    let done = stats.written + stats.replaced + stats.backfilled + stats.unchanged + stats.skipped;
     format!(
         "{would} {} to {} ({}): {} written, {} filled, in {}",
-        human::count(stats.files, "metric"),
+        human::count(done, "metric"),
         target.display(),
         parts.join(", "),
         human::size(stats.written_bytes),
