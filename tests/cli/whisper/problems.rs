@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-
-use rustix::process::Signal;
+use std::path::Path;
 
 use super::trees::{
     METRICS, TREE, content, lock, metric_path, read, remove, scene, scene_with_backup, versions,
@@ -24,6 +22,16 @@ fn assert_told(scene: &Scene, output: &Output, name: &str) {
     let _gone = fs::remove_dir_all(scene.path("check"));
     scene.succeeds(["whisper", "restore", "-p", "check", "-m", "servers.*"]);
     assert!(read(scene, "check", METRICS[2]) == read(scene, TREE, METRICS[2]));
+}
+
+/// Waits until a command has this file open.
+fn wait_until_open(running: &mut Running, path: &Path) {
+    let descriptors = format!("/proc/{}/fd", running.id());
+    let is_open = || {
+        let links = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|link| link == path)
+    };
+    assert!(running.wait_until(is_open), "it has ended");
 }
 
 #[test]
@@ -84,21 +92,37 @@ fn file_that_stays_locked_is_told() {
 fn file_that_vanishes_keeps_its_former_version() {
     let scene = scene_with_backup();
     let sound = read(&scene, TREE, "top");
-    write(&scene, "top", &content(60));
-    let writer = lock(&scene, TREE, "top");
+    // The first file holds the backup up, after it has listed them all.
+    write(&scene, METRICS[0], &content(60));
+    let first = scene.path(metric_path(TREE, METRICS[0]));
+    let writer = lock(&scene, TREE, METRICS[0]);
     let mut running = Running::start(&mut scene.command(["whisper", "backup"]));
-    running.stop_at_work(&scene);
-    running.signal(Signal::CONT);
-    // It has been found, and is waited for.
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until_open(&mut running, &first);
     remove(&scene, "top");
     drop(writer);
     assert_told(&scene, &running.finish(), "top.wsp");
     assert_eq!(versions(&scene, "top").len(), 1);
     scene.succeeds(["whisper", "restore", "-p", "out", "-m", "top"]);
     assert!(read(&scene, "out", "top") == sound);
-    scene.succeeds(["whisper", "backup", "-x", "0"]);
-    assert_eq!(versions(&scene, "top").len(), 0);
+    // Now it is gone like any other.
+    scene.succeeds(["whisper", "backup"]);
+    assert_eq!(versions(&scene, "top").len(), 1);
+}
+
+#[test]
+fn file_that_is_removed_while_it_is_read_is_stored_as_it_was() {
+    let scene = scene_with_backup();
+    let last = content(60);
+    write(&scene, "top", &last);
+    let path = scene.path(metric_path(TREE, "top"));
+    let writer = lock(&scene, TREE, "top");
+    let mut running = Running::start(&mut scene.command(["whisper", "backup"]));
+    wait_until_open(&mut running, &path);
+    remove(&scene, "top");
+    drop(writer);
+    running.succeeds();
+    scene.succeeds(["whisper", "restore", "-p", "out", "-m", "top"]);
+    assert!(read(&scene, "out", "top") == last);
 }
 
 #[test]
