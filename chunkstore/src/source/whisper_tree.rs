@@ -97,8 +97,13 @@ impl WhisperTree {
         self.directory.join(OsStr::from_bytes(path.as_bytes()))
     }
 
-    /// Opens a file and gets the lock of its writers, shared. It is held until the file is closed.
-    fn open_locked(&self, path: &TreePath) -> Result<File, FileError> {
+    /// Opens a file and gets the lock of its writers, shared. It is held until the file is closed. Whoever takes the pieces is asked
+    /// meanwhile whether to go on.
+    fn open_locked(
+        &self,
+        path: &TreePath,
+        take: &mut dyn FnMut(FilePiece<'_>) -> ControlFlow<()>,
+    ) -> Result<File, FileError> {
         let failed = |action| move |source: io::Error| file_error(action, source);
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = OpenOptions::new()
@@ -111,6 +116,9 @@ impl WhisperTree {
             match flock(&file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => return Ok(file),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if begun.elapsed() < self.lock_timeout => {
+                    if take(FilePiece::Again).is_break() {
+                        return Err(FileError::Ended);
+                    }
                     thread::sleep(LOCK_INTERVAL);
                 }
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {
@@ -140,7 +148,7 @@ impl WhisperTree {
         buffer: &mut Vec<u8>,
         take: &mut dyn FnMut(FilePiece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<FileStatus>, FileError> {
-        let mut file = Some(self.open_locked(path)?);
+        let mut file = Some(self.open_locked(path, take)?);
         let open = file.as_ref().expect("it was just opened");
         let before = open.metadata().map_err(|error| file_error("look at", error))?;
         let status = status_of(&before)?;

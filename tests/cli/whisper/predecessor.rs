@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::trees::{
     METRICS, TREE, back_up_days_ago, content, date_days_ago, lock, metric_path, noise, read,
-    remove, scene, scene_with_backup, snapshot, versions, write,
+    remove, scene, scene_with_backup, snapshot, versions, wait_until_open, write,
 };
 use crate::scene::{Scene, files_below};
 use crate::system::running::Running;
@@ -250,9 +250,8 @@ fn interrupt_ends_a_backup_without_a_revision() {
     }
     let writer = lock(&scene, TREE, "top");
     let mut running = Running::start(&mut scene.command(["whisper", "backup"]));
-    running.stop_at_work(&scene);
+    wait_until_open(&mut running, &scene.path(metric_path(TREE, "top")));
     running.signal(Signal::INT);
-    running.signal(Signal::CONT);
     let output = running.finish();
     assert_eq!(output.code, Some(130), "{}", output.stderr);
     assert!(output.stderr.contains("error: interrupted"), "{}", output.stderr);

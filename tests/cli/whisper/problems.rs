@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use super::trees::{
     METRICS, TREE, content, lock, metric_path, read, remove, scene, scene_with_backup, versions,
-    write,
+    wait_until_open, write,
 };
 use crate::scene::{Output, Scene};
 use crate::system::machine::{OtherUser, skip};
@@ -22,16 +21,6 @@ fn assert_told(scene: &Scene, output: &Output, name: &str) {
     let _gone = fs::remove_dir_all(scene.path("check"));
     scene.succeeds(["whisper", "restore", "-p", "check", "-m", "servers.*"]);
     assert!(read(scene, "check", METRICS[2]) == read(scene, TREE, METRICS[2]));
-}
-
-/// Waits until a command has this file open.
-fn wait_until_open(running: &mut Running, path: &Path) {
-    let descriptors = format!("/proc/{}/fd", running.id());
-    let is_open = || {
-        let links = fs::read_dir(&descriptors).into_iter().flatten().flatten();
-        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|link| link == path)
-    };
-    assert!(running.wait_until(is_open), "it has ended");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use chunkstore::whisper::{Aggregation, Point, Retention, WhisperFile};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::scene::{BACKUP_DIR, Scene, files_below, random_bytes};
+use crate::system::running::Running;
 
 /// Name of the tree in a scene.
 pub(super) const TREE: &str = "tree";
@@ -116,6 +117,17 @@ pub(super) fn lock(scene: &Scene, directory: &str, metric: &str) -> File {
     let file = File::open(scene.path(metric_path(directory, metric))).unwrap();
     flock(&file, FlockOperation::LockExclusive).unwrap();
     file
+}
+
+/// Waits until a command has this file open.
+#[track_caller]
+pub(super) fn wait_until_open(running: &mut Running, path: &Path) {
+    let descriptors = format!("/proc/{}/fd", running.id());
+    let is_open = || {
+        let links = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|link| link == path)
+    };
+    assert!(running.wait_until(is_open), "it has ended");
 }
 
 /// Returns every file below a directory of the scene, with its bytes.
