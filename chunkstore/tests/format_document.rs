@@ -384,6 +384,8 @@ fn limits_are_as_documented() {
         ("ROOT_SPAN_COUNT_MAX", limits::ROOT_SPAN_COUNT_MAX.into()),
         ("SPAN_LEN_MIN", limits::SPAN_LEN_MIN),
         ("NAME_LEN_MAX", len(limits::NAME_LEN_MAX)),
+        ("TREE_PATH_LEN_MAX", len(limits::TREE_PATH_LEN_MAX)),
+        ("TREE_PAGE_LEN_MAX", len(limits::TREE_PAGE_LEN_MAX)),
         ("DOCUMENT_LEN_MAX", limits::DOCUMENT_LEN_MAX),
         ("CONDEMNED_COUNT_MAX", limits::CONDEMNED_COUNT_MAX.into()),
         ("LEDGER_COUNT_MAX", limits::LEDGER_COUNT_MAX.into()),

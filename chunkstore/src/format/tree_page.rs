@@ -183,6 +183,10 @@ impl TreePage {
     /// - [`FormatError::OutOfRange`] if a field has a value that is never written.
     /// - [`FormatError::Inconsistent`] if a path leads out of the tree, if paths are out of order, or if lengths do not agree.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        if TREE_PAGE_LEN_MAX < bytes.len() {
+            let len = bytes.len() as u64;
+            return Err(FormatError::out_of_range("length of a tree page", len, "at most 8 MiB"));
+        }
         let mut input = ByteReader::new(bytes);
         input.magic(&MAGIC, "a tree page")?;
         let version = input.u16("version")?;

@@ -36,6 +36,10 @@ const ATTEMPT_COUNT_MAX: usize = 3;
 /// Time between two attempts to get a lock.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A file that is younger and has no header yet is looked at again, after this interval.
+const NEW_FILE_AGE: Duration = Duration::from_secs(1);
+const NEW_FILE_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Buffers that are kept for the next files: one for each thread that reads.
 const BUFFER_COUNT_MAX: usize = 16;
 
@@ -91,6 +95,13 @@ impl WhisperTree {
         let bytes = path.as_bytes();
         let stem = bytes.strip_suffix(SUFFIX).unwrap_or(bytes);
         String::from_utf8_lossy(stem).replace('/', ".")
+    }
+
+    /// Returns whether a file was made or changed a moment ago.
+    fn is_new(&self, path: &TreePath) -> bool {
+        let changed = fs::metadata(self.path_of(path)).and_then(|metadata| metadata.modified());
+        let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+        age.is_some_and(|age| age < NEW_FILE_AGE)
     }
 
     fn path_of(&self, path: &TreePath) -> PathBuf {
@@ -244,6 +255,11 @@ impl TreeSource for WhisperTree {
                     read = Ok(status);
                     break;
                 }
+                // Carbon makes a file before it locks it: it may be about to write the header.
+                Err(error @ FileError::Corrupt { .. }) if self.is_new(path) => {
+                    read = Err(error);
+                    thread::sleep(NEW_FILE_INTERVAL);
+                }
                 Err(error) => {
                     read = Err(error);
                     break;
@@ -264,13 +280,9 @@ struct Node {
 impl Node {
     /// Orders nodes as the paths of the files in them are ordered: a directory as if its name ended with `/`.
     fn order(&self, other: &Self) -> Ordering {
-        let key = |node: &Self| {
-            let end: &'static [u8] = if node.is_directory { b"/" } else { b"" };
-            (node.path.clone(), end)
-        };
-        let ((left, left_end), (right, right_end)) = (key(self), key(other));
-        let left = left.iter().chain(left_end);
-        left.cmp(right.iter().chain(right_end))
+        let end = |node: &Self| -> &'static [u8] { if node.is_directory { b"/" } else { b"" } };
+        let own = self.path.iter().chain(end(self));
+        own.cmp(other.path.iter().chain(end(other)))
     }
 }
 

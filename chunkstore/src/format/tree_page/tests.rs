@@ -158,6 +158,10 @@ fn longest_page_is_not_exceeded() {
     let complete = pages(vec![entry("a", Vec::new()), fits.clone(), entry("c", Vec::new())]);
     assert!(complete.iter().all(|page| page.encode().len() <= TREE_PAGE_LEN_MAX));
     assert_eq!(complete.iter().map(|page| page.entries.len()).sum::<usize>(), 3);
+    let longest_page = TreePage { entries: vec![fits] }.encode();
+    assert!(TreePage::decode(&longest_page).is_ok());
+    let one_more = entry("b", vec![data(1); longest + 1]);
+    assert!(TreePage::decode(&TreePage { entries: vec![one_more] }.encode()).is_err());
     let mut pages = TreePages::default();
     let too_long = entry("d", vec![data(1); longest + 1]);
     assert!(pages.push(too_long, &mut Vec::new()).is_err());
