@@ -785,16 +785,22 @@ def command_restore(store, prefix, path):
     return 4 if damaged else 0
 
 
-def restore_tree(chunks, revision, directory):
-    """Writes all files below a directory; files that exist stay as they are and are complained of."""
-    failed = 0
+def tree_files(chunks, revision):
+    """Yields the files of a tree, and None for each page that cannot be read, after complaining."""
     for offset, length, what in tree_pages(chunks, revision):
         if isinstance(what, Damage):
             complain(f"{what}: files with bytes {offset} to {offset + length} are left out")
-            failed += 1
-            continue
-        for file in what:
-            failed += not write_file(chunks, file, os.path.join(os.fsencode(directory), file.path))
+            yield None
+        else:
+            yield from what
+
+
+def restore_tree(chunks, revision, directory):
+    """Writes all files below a directory; files that exist stay as they are and are complained of."""
+    failed = 0
+    for file in tree_files(chunks, revision):
+        path = file and os.path.join(os.fsencode(directory), file.path)
+        failed += file is None or not write_file(chunks, file, path)
     return 4 if failed else 0
 
 
@@ -831,30 +837,24 @@ def tree_revision(store, prefix):
 
 
 def command_files(store, prefix):
-    chunks, revision = tree_revision(store, prefix)
     damaged = 0
-    for _, _, what in tree_pages(chunks, revision):
-        if isinstance(what, Damage):
-            complain(what)
+    for file in tree_files(*tree_revision(store, prefix)):
+        if file is None:
             damaged += 1
             continue
-        for file in what:
-            since = datetime.datetime.fromtimestamp(file.since / 1000, datetime.timezone.utc)
-            print(since.isoformat(), file.size, os.fsdecode(file.path), sep="\t")
+        since = datetime.datetime.fromtimestamp(file.since / 1000, datetime.timezone.utc)
+        print(since.isoformat(), file.size, os.fsdecode(file.path), sep="\t")
     return 4 if damaged else 0
 
 
 def command_file(store, prefix, name, target):
     chunks, revision = tree_revision(store, prefix)
-    wanted, damaged = os.fsencode(name), 0
-    for _, _, what in tree_pages(chunks, revision):
-        if isinstance(what, Damage):
-            complain(what)
+    damaged = 0
+    for file in tree_files(chunks, revision):
+        if file is None:
             damaged += 1
-            continue
-        for file in what:
-            if file.path == wanted:
-                return 0 if write_file(chunks, file, os.fsencode(target)) else 4
+        elif file.path == os.fsencode(name):
+            return 0 if write_file(chunks, file, os.fsencode(target)) else 4
     if damaged:
         return 4
     raise NotFound(f"revision {revision['id']} has no file {name}")

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chunkstore::error::Error;
-use chunkstore::id::SourceName;
-use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck, TreeBackupOptions};
+use chunkstore::id::{RevisionId, SourceName};
+use chunkstore::ops::{self, BackupOptions, BackupStats, Recheck, SampleStats, TreeBackupOptions};
 use chunkstore::source::{FileSource, Source, SourceError, WhisperTree};
 use chunkstore::{Overlay, Store};
 
@@ -151,22 +151,33 @@ fn back_up(
     ui: &Ui,
 ) -> Result<BackupStats, CommandError> {
     let stats = ops::backup(store, source, options, &ui.progress())?;
-    for warning in &stats.warnings {
-        ui.warning(warning);
-    }
-    if let Some(Recheck { id, is_sound: true }) = stats.recheck {
-        ui.note(&format!("distrusted revision {id} is verified now"));
-    }
-    if stats.sample.in_doubt {
-        ui.note(&format!(
-            "something speaks against this source or its revisions: {} of it were read back and compared",
-            human::size(stats.sample.bytes)
-        ));
-    }
-    damage::tell_healed(&stats.healed, ui);
+    tell(&stats.warnings, stats.recheck, &stats.sample, &stats.healed, ui);
     let report = BackupReport::new(&stats, &options.source_name, &options.tags);
     ui.result(&report, || summary(&stats))?;
     Ok(stats)
+}
+
+/// Tells what a person should know of a revision that was made.
+pub(super) fn tell(
+    warnings: &[String],
+    recheck: Option<Recheck>,
+    sample: &SampleStats,
+    healed: &[RevisionId],
+    ui: &Ui,
+) {
+    for warning in warnings {
+        ui.warning(warning);
+    }
+    if let Some(Recheck { id, is_sound: true }) = recheck {
+        ui.note(&format!("distrusted revision {id} is verified now"));
+    }
+    if sample.in_doubt {
+        ui.note(&format!(
+            "something speaks against this source or its revisions: {} of it were read back and compared",
+            human::size(sample.bytes)
+        ));
+    }
+    damage::tell_healed(healed, ui);
 }
 
 fn split_source(text: &str) -> Result<SourceConfig, CommandError> {

@@ -1,12 +1,12 @@
 //! Makes one revision of a tree, and says what came of it.
 
 use chunkstore::Store;
-use chunkstore::ops::{self, FileProblem, Recheck, TreeBackupOptions, TreeBackupStats, TreeCounts};
+use chunkstore::ops::{self, FileProblem, TreeBackupOptions, TreeBackupStats, TreeCounts};
 use chunkstore::source::WhisperTree;
 
 use super::report::TreeBackupReport;
 use crate::command_error::CommandError;
-use crate::commands::damage;
+use crate::commands::backup::tell;
 use crate::human;
 use crate::ui::Ui;
 
@@ -21,19 +21,7 @@ pub(in crate::commands) fn make_revision(
     ui: &Ui,
 ) -> Result<TreeBackupStats, CommandError> {
     let stats = ops::backup_tree(store, source, options, &ui.progress())?;
-    for warning in &stats.warnings {
-        ui.warning(warning);
-    }
-    if let Some(Recheck { id, is_sound: true }) = stats.recheck {
-        ui.note(&format!("distrusted revision {id} is verified now"));
-    }
-    if stats.sample.in_doubt {
-        ui.note(&format!(
-            "something speaks against this source or its revisions: {} of it were read back and compared",
-            human::size(stats.sample.bytes)
-        ));
-    }
-    damage::tell_healed(&stats.healed, ui);
+    tell(&stats.warnings, stats.recheck, &stats.sample, &stats.healed, ui);
     tell_problems(&stats.problems, stats.counts.problems, ui);
     Ok(stats)
 }

@@ -153,6 +153,35 @@ pub struct TreeBackupStats {
 /// - [`BackupError::Mismatch`] if what the store gives back is not what the source has now.
 /// - [`BackupError::Store`] with [`Error::Locked`] if this source is being backed up already, with
 ///   [`Error::InvalidOption`] for tags that cannot be stored, or with any other error of the store.
+///
+/// # Examples
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let tree = directory.path().join("whisper");
+/// # std::fs::create_dir(&tree).unwrap();
+/// use chunkstore::TreeReader;
+/// use chunkstore::ops::{self, BackupOptions, TreeBackupOptions};
+/// use chunkstore::progress::NoProgress;
+/// use chunkstore::source::WhisperTree;
+/// use chunkstore::store::{Store, StoreOptions};
+/// use chunkstore::whisper::{Aggregation, Retention, WhisperFile};
+///
+/// let day = Retention { seconds_per_point: 60, points: 1440 };
+/// let file = WhisperFile::create(Aggregation::Average, 0.5, &[day])?;
+/// std::fs::write(tree.join("cpu.wsp"), file.bytes())?;
+///
+/// let store = Store::create(directory.path().join("store"), &StoreOptions::default())?;
+/// let source = WhisperTree::open(&tree)?;
+/// let options = TreeBackupOptions::new(BackupOptions::new("graphite".parse()?));
+/// let stats = ops::backup_tree(&store, &source, &options, &NoProgress)?;
+/// assert_eq!(stats.counts.new, 1);
+///
+/// let reader = TreeReader::open(&store, &stats.id)?;
+/// let entry = reader.entries().next().unwrap()?;
+/// assert_eq!(reader.read(&entry)?, file.bytes());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn backup_tree(
     store: &Store,
     source: &dyn TreeSource,
