@@ -44,7 +44,7 @@ fn check(bytes: &[u8], now: u32, time: u32, pick: u32) {
     assert_eq!(other.header(), file.header());
 
     let retention = |seconds_per_point, points| Retention { seconds_per_point, points };
-    let retentions = [retention(10, 12), retention(60, 10), retention(3600, 24)];
+    let retentions = [retention(10, 12), retention(60, 60), retention(3600, 24)];
     let blank = WhisperFile::create(Aggregation::Sum, 0.5, &retentions).expect("by the rules");
     for (source, target) in [(&file, &other), (&other, &file), (&file, &blank), (&blank, &file)] {
         backfill(source, &mut target.clone(), now, Backfill::Compat);
