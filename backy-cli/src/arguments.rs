@@ -63,7 +63,7 @@ they led to is then removed by the next purge: if a part of the store is elsewhe
 Only lists of chunks are read here. `backy verify --all-data` reads everything, and finds the damage
 that nobody knows of yet. Exit code 4 if something cannot be read.";
 
-/// Deduplicating, verified backup of disk images.
+/// Deduplicating, verified backup of disk images and of the metrics of Graphite.
 #[derive(Debug, Parser)]
 #[command(name = "backy", version = VERSION, after_help = EXIT_CODES, propagate_version = false)]
 pub(crate) struct Arguments {
