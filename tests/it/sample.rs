@@ -13,6 +13,7 @@ use chunkstore::store::Store;
 use chunkstore::vfs::simulated::{FaultKind, FaultPlan, SimulatedVfs};
 use support::images;
 use support::memory::MemorySource;
+use support::memory_tree::{MemoryTree, backup_tree};
 use support::simulated_store::{backup, create, files_below, open, restore, verify_all};
 
 /// An image that changes after it was read once.
@@ -263,4 +264,36 @@ fn damage_that_the_sample_meets_is_healed_by_the_same_backup() {
             );
         }
     }
+}
+
+#[test]
+fn tree_that_reads_differently_leaves_no_revision_and_bounded_evidence() {
+    let vfs = SimulatedVfs::new();
+    let store = create(&vfs, 1).unwrap();
+    let mut tree = MemoryTree::default();
+    for number in 0..30 {
+        let name = format!("metric-{number:02}");
+        tree.write(&name, &[number + 1; 10_000]);
+        tree.unfaithful.insert(name);
+    }
+    let mismatch = match backup_tree(&store, "tree", &tree, &[]) {
+        Err(BackupError::Mismatch(mismatch)) => *mismatch,
+        other => panic!("a mismatch was expected: {other:?}"),
+    };
+    assert_eq!((mismatch.count, mismatch.reports.len()), (30, 30), "all files are compared");
+    assert!(mismatch.evidence_lost.is_none());
+    assert!(store.history(None).unwrap().revisions.is_empty());
+    // The last chunk of a file is the one that differs; both sides are kept of the first 16 places, with a report of each.
+    let first = &mismatch.reports[0];
+    assert_eq!((first.offset, first.len), (8192, 10_000 - 8192));
+    let files = quarantine(&vfs);
+    let reports = files.iter().filter(|path| path.to_string_lossy().contains("mismatch-"));
+    assert_eq!(reports.count(), 16);
+    assert_eq!(files, mismatch.evidence);
+    let path = Path::new("/store/quarantine").join(format!("bytes-{}", first.found));
+    assert_eq!(ObjectKind::Data.chunk_id(&vfs.read_all(path).unwrap()), first.found);
+
+    tree.unfaithful.clear();
+    let stats = backup_tree(&store, "tree", &tree, &[]).unwrap();
+    assert_eq!((stats.sample.count, stats.sample.in_doubt), (30, true));
 }

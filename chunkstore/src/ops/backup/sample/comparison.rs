@@ -31,9 +31,9 @@ pub(super) struct Comparison<'a> {
 
 /// Places where store and source differ.
 #[derive(Debug, Default)]
-pub(super) struct Differences {
+pub(in crate::ops::backup) struct Differences {
     /// How many there are.
-    pub(super) count: u64,
+    pub(in crate::ops::backup) count: u64,
     /// The first that were found, at most [`REPORT_COUNT_MAX`] of them.
     pub(super) first: Vec<Difference>,
     /// Bytes of these that are kept.
@@ -41,7 +41,7 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    fn add(&mut self, mut difference: Difference) {
+    pub(in crate::ops::backup) fn add(&mut self, mut difference: Difference) {
         self.count += 1;
         if REPORT_COUNT_MAX <= self.first.len() {
             return;
@@ -59,7 +59,7 @@ impl Differences {
 
 /// A place where store and source differ.
 #[derive(Debug)]
-pub(super) struct Difference {
+pub(in crate::ops::backup) struct Difference {
     pub(super) offset: u64,
     /// Length in bytes.
     pub(super) len: u64,
@@ -69,9 +69,9 @@ pub(super) struct Difference {
 
 /// Bytes, as far as they are kept, and their digest.
 #[derive(Debug)]
-pub(in crate::ops::backup) struct Side {
-    pub(in crate::ops::backup) id: ChunkId,
-    pub(in crate::ops::backup) bytes: Vec<u8>,
+pub(super) struct Side {
+    pub(super) id: ChunkId,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Side {
@@ -81,7 +81,7 @@ impl Side {
 }
 
 impl Difference {
-    fn new(offset: u64, stored: &[u8], found: &[u8]) -> Self {
+    pub(in crate::ops::backup) fn new(offset: u64, stored: &[u8], found: &[u8]) -> Self {
         let len = found.len() as u64;
         Self { offset, len, stored: Side::new(stored), found: Side::new(found) }
     }

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::Run;
-use super::SampleMismatch;
-use super::comparison::{Comparison, Difference, Side};
+use super::comparison::{Difference, Differences, Side};
+use super::{SampleMismatch, SampleStats};
 use crate::error::{Error, Result};
 use crate::format::MismatchReport;
 use crate::id::{RevisionId, SourceName};
@@ -37,21 +36,23 @@ pub(in crate::ops::backup) fn has_reports(store: &Store, source: &SourceName) ->
 }
 
 /// Keeps both sides of the first differences, and says what they are.
-pub(super) fn keep_evidence(
-    run: &Run<'_>,
+pub(in crate::ops::backup) fn keep_evidence(
+    store: &Store,
+    source: &SourceName,
+    origin: &str,
     revision: RevisionId,
-    comparison: Comparison<'_>,
+    compared: SampleStats,
+    differing: Differences,
 ) -> SampleMismatch {
-    let Comparison { stats: compared, differing, .. } = comparison;
     let (count, mut differing) = (differing.count, differing.first);
     differing.sort_unstable_by_key(|difference| difference.offset);
-    let time = run.store.environment().clock.now();
+    let time = store.environment().clock.now();
     let (mut reports, mut evidence, mut evidence_lost) = (Vec::new(), Vec::new(), None);
     for Difference { offset, len, stored, found } in differing {
         let report = MismatchReport {
             revision,
-            source: run.options.source_name.clone(),
-            origin: run.source.name().to_owned(),
+            source: source.clone(),
+            origin: origin.to_owned(),
             time,
             offset,
             len,
@@ -59,7 +60,7 @@ pub(super) fn keep_evidence(
             found: found.id,
         };
         if !found.bytes.is_empty() {
-            match keep(run.store, &report, [&stored, &found]) {
+            match keep(store, &report, [&stored, &found]) {
                 Ok(paths) => evidence.extend(paths),
                 Err(error) => evidence_lost = Some(error.to_string()),
             }
@@ -68,16 +69,12 @@ pub(super) fn keep_evidence(
     }
     evidence.sort();
     evidence.dedup();
-    let name = run.source.name().to_owned();
+    let name = origin.to_owned();
     SampleMismatch { name, count, reports, compared, evidence, evidence_lost }
 }
 
 /// Writes both sides and then the report. What is there already is not written again.
-pub(in crate::ops::backup) fn keep(
-    store: &Store,
-    report: &MismatchReport,
-    sides: [&Side; 2],
-) -> Result<Vec<PathBuf>> {
+fn keep(store: &Store, report: &MismatchReport, sides: [&Side; 2]) -> Result<Vec<PathBuf>> {
     let storage: &dyn Storage = store.storage();
     let mut paths = Vec::new();
     let mut put = |key: ObjectKey, bytes: &[u8]| {

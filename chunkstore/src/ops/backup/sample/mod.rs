@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use self::comparison::Comparison;
-pub(super) use self::comparison::Side;
-use self::evidence::{EVIDENCE_LEN_MAX, keep_evidence};
-pub(super) use self::evidence::{has_reports, keep};
+pub(super) use self::comparison::{Difference, Differences};
+use self::evidence::EVIDENCE_LEN_MAX;
+pub(super) use self::evidence::{has_reports, keep_evidence};
 use self::pick::{Choice, Pick, choose_spans, page_id, pick};
 use super::{BackupError, Run};
 use crate::chunk_reader::ChunkReader;
@@ -143,7 +143,10 @@ pub(super) fn compare(
     if comparison.differing.count == 0 {
         return Ok(comparison.stats);
     }
-    Err(BackupError::Mismatch(Box::new(keep_evidence(run, id, comparison))))
+    let (source, origin) = (&run.options.source_name, run.source.name());
+    let Comparison { stats, differing, .. } = comparison;
+    let mismatch = keep_evidence(run.store, source, origin, id, stats, differing);
+    Err(BackupError::Mismatch(Box::new(mismatch)))
 }
 
 /// Returns how many threads there is memory for, at least one: a backup has more at its disposal than one of them takes.

@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 use super::TreeRun;
 use crate::chunk_reader::ChunkReader;
 use crate::error::Result;
-use crate::format::{MismatchReport, ObjectKind, PageEntry, TreeEntry, TreeRoot};
+use crate::format::{ObjectKind, PageEntry, TreeEntry, TreeRoot};
 use crate::id::RevisionId;
-use crate::ops::backup::sample::{SampleMismatch, SampleSize, SampleStats, Side, keep};
+use crate::ops::backup::sample::{
+    Difference, Differences, SampleMismatch, SampleSize, SampleStats, keep_evidence,
+};
 use crate::ops::backup::{BackupError, has_reports};
 use crate::progress::Phase;
 use crate::source::{FilePiece, FileStatus};
@@ -25,18 +27,6 @@ const USUAL_COUNT_MAX: u64 = 1024;
 
 /// Percentage that is read back while something speaks against the source or its revisions.
 const PERCENT_IN_DOUBT: u64 = 10;
-
-/// Places of which both sides are kept.
-const EVIDENCE_COUNT_MAX: usize = 16;
-/// Places that are named.
-const REPORT_COUNT_MAX: usize = 1024;
-
-/// A chunk that is not what the source has.
-struct Difference {
-    offset: u64,
-    stored: Side,
-    found: Side,
-}
 
 /// Compares a sample of what would become a revision.
 pub(super) fn compare(
@@ -53,8 +43,7 @@ pub(super) fn compare(
         run,
         reader: ChunkReader::new(run.store),
         plain: Vec::new(),
-        differences: Vec::new(),
-        count: 0,
+        differing: Differences::default(),
     };
     let mut wanted = numbers(run, count, root.entry_count()).into_iter().peekable();
     let mut first = 0;
@@ -76,7 +65,7 @@ pub(super) fn compare(
         first = behind;
     }
     run.progress.end();
-    if sampler.count == 0 {
+    if sampler.differing.count == 0 {
         return Ok(stats);
     }
     Err(BackupError::Mismatch(Box::new(sampler.into_mismatch(stats))))
@@ -121,8 +110,7 @@ struct Sampler<'a> {
     run: &'a TreeRun<'a>,
     reader: ChunkReader,
     plain: Vec<u8>,
-    differences: Vec<Difference>,
-    count: u64,
+    differing: Differences,
 }
 
 impl Sampler<'_> {
@@ -173,17 +161,15 @@ impl Sampler<'_> {
     }
 
     fn differ(&mut self, entry: &TreeEntry, index: usize, offset: u64, part: &PageEntry) {
-        self.count += 1;
-        if REPORT_COUNT_MAX <= self.differences.len() {
-            return;
-        }
         let stored = match part {
-            PageEntry::Data { .. } => self.plain.clone(),
+            PageEntry::Data { .. } => std::mem::take(&mut self.plain),
             PageEntry::Zero { .. } => Vec::new(),
         };
         let found = self.source_bytes(entry, index);
-        let side = |bytes: Vec<u8>| Side { id: ObjectKind::Data.chunk_id(&bytes), bytes };
-        self.differences.push(Difference { offset, stored: side(stored), found: side(found) });
+        // Zeros are told by as many as the other side has bytes.
+        let zeros = vec![0; stored.len().max(found.len())];
+        let or_zeros = |bytes: Vec<u8>| if bytes.is_empty() { zeros.clone() } else { bytes };
+        self.differing.add(Difference::new(offset, &or_zeros(stored), &or_zeros(found)));
     }
 
     /// Returns the piece of the source with this number, if that is a chunk.
@@ -209,36 +195,11 @@ impl Sampler<'_> {
 
     fn into_mismatch(self, compared: SampleStats) -> SampleMismatch {
         let run = self.run;
-        let time = run.store.environment().clock.now();
         let mut random = [0; RevisionId::LEN];
         run.store.environment().entropy.fill(&mut random);
         let revision = RevisionId::from_bytes(random);
-        let (mut reports, mut evidence, mut evidence_lost) = (Vec::new(), Vec::new(), None);
-        for (number, Difference { offset, stored, found }) in
-            self.differences.into_iter().enumerate()
-        {
-            let report = MismatchReport {
-                revision,
-                source: run.options.common.source_name.clone(),
-                origin: run.source.name().to_owned(),
-                time,
-                offset,
-                len: (stored.bytes.len().max(found.bytes.len())) as u64,
-                stored: stored.id,
-                found: found.id,
-            };
-            if number < EVIDENCE_COUNT_MAX {
-                match keep(run.store, &report, [&stored, &found]) {
-                    Ok(paths) => evidence.extend(paths),
-                    Err(error) => evidence_lost = Some(error.to_string()),
-                }
-            }
-            reports.push(report);
-        }
-        evidence.sort();
-        evidence.dedup();
-        let name = run.source.name().to_owned();
-        SampleMismatch { name, count: self.count, reports, compared, evidence, evidence_lost }
+        let (source, origin) = (&run.options.common.source_name, run.source.name());
+        keep_evidence(run.store, source, origin, revision, compared, self.differing)
     }
 }
 
