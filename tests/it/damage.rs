@@ -307,7 +307,7 @@ fn store_that_cannot_be_written_restores_and_verifies() {
                 let bytes = restore(&store, id).unwrap_or_else(|error| {
                     panic!("{kind:?}, index {index}: {}", describe(&error))
                 });
-                assert!(bytes == *expected.bytes);
+                assert!(bytes == expected.bytes());
             }
             let stats = ops::verify(&store, &ids, &VerifyOptions::default(), &NoProgress).unwrap();
             assert!(stats.is_sound(), "{kind:?}, index {index}: {:?}", stats.damaged);

@@ -1,13 +1,37 @@
 //! Runs a check of one of many states, and says which one failed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 /// Failures that are listed; more are only counted.
 const LISTED_MAX: usize = 12;
 
+thread_local! {
+    /// Whether a panic of this thread is expected, and its reason returned instead of being printed.
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets expected panics print nothing: looking up the names of a backtrace takes longer than most checks.
+fn quiet_expected_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_QUIET.get() {
+                print(panic);
+            }
+        }));
+    });
+}
+
 /// Returns why `check` panicked, if it did.
 pub fn panic_of(check: impl FnOnce()) -> Option<String> {
-    let panic = catch_unwind(AssertUnwindSafe(check)).err()?;
+    quiet_expected_panics();
+    let was_quiet = IS_QUIET.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(check));
+    IS_QUIET.set(was_quiet);
+    let panic = result.err()?;
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     Some(text.unwrap_or_else(|| "a panic without text".to_owned()))

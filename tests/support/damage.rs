@@ -169,7 +169,7 @@ impl SmallStore {
         for (id, expected) in &self.model.acknowledged {
             match restore(store, id) {
                 Ok(bytes) => {
-                    assert!(bytes == *expected.bytes, "revision {id} restores other bytes");
+                    assert!(bytes == expected.bytes(), "revision {id} restores other bytes");
                     readable.insert(*id);
                 }
                 Err(error) => {
@@ -185,7 +185,7 @@ impl SmallStore {
         for id in readable {
             let bytes = restore(store, id)
                 .unwrap_or_else(|error| panic!("{when}: {id} is lost: {}", describe(&error)));
-            assert!(bytes == *self.model.acknowledged[id].bytes, "{when}: other bytes");
+            assert!(bytes == self.model.acknowledged[id].bytes(), "{when}: other bytes");
         }
     }
 
@@ -224,7 +224,7 @@ impl SmallStore {
 
     fn back_up(&self, store: &Store, kind: FileKind, seed: u64) {
         let newest = self.model.acknowledged.values().find(|expected| expected.source == "a");
-        let bytes = images::changed(&newest.expect("a has revisions").bytes, seed);
+        let bytes = images::changed(newest.expect("a has revisions").bytes(), seed);
         match backup(store, "a", &bytes) {
             Ok(stats) => {
                 let found = restore(store, &stats.id)

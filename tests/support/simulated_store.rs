@@ -61,8 +61,27 @@ pub fn open(vfs: &SimulatedVfs, seed: u64) -> Result<Store> {
 ///
 /// If the source is blamed, which cannot fail.
 pub fn backup(store: &Store, source: &str, bytes: &[u8]) -> Result<BackupStats> {
+    backup_with_tags(store, source, bytes, &[])
+}
+
+/// Backs up `bytes` as a revision of `source` with these tags.
+///
+/// # Errors
+///
+/// As [`ops::backup`].
+///
+/// # Panics
+///
+/// If the source is blamed, which cannot fail.
+pub fn backup_with_tags(
+    store: &Store,
+    source: &str,
+    bytes: &[u8],
+    tags: &[&str],
+) -> Result<BackupStats> {
     let source_name = source.parse().expect("names of tests are valid");
-    let options = BackupOptions { threads: ONE_THREAD, ..BackupOptions::new(source_name) };
+    let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+    let options = BackupOptions { threads: ONE_THREAD, tags, ..BackupOptions::new(source_name) };
     match ops::backup(store, &MemorySource::new(bytes), &options, &NoProgress) {
         Ok(stats) => Ok(stats),
         Err(BackupError::Store(error)) => Err(error),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chunkstore::error::{Error, Result};
 use chunkstore::id::RevisionId;
@@ -49,7 +49,7 @@ impl Truth {
     ///
     /// As [`backup`].
     pub fn backup(&self, store: &Store, source: &str, bytes: &[u8]) -> Result<RevisionId> {
-        let expected = Expected { source: source.to_owned(), bytes: Arc::new(bytes.to_vec()) };
+        let expected = Expected::image(source, bytes);
         self.known().in_flight.push(expected.clone());
         let id = backup(store, source, bytes)?.id;
         let mut known = self.known();
@@ -61,7 +61,7 @@ impl Truth {
 
     /// Remembers a revision that was made otherwise.
     pub fn add(&self, id: RevisionId, source: &str, bytes: &[u8]) {
-        let expected = Expected { source: source.to_owned(), bytes: Arc::new(bytes.to_vec()) };
+        let expected = Expected::image(source, bytes);
         self.known().acknowledged.insert(id, expected);
     }
 
@@ -92,14 +92,12 @@ impl Truth {
 
     fn model(&self) -> Model {
         let Known { acknowledged, going, in_flight } = self.known().clone();
-        let (is_created, verified) = (true, BTreeSet::new());
         Model {
-            is_created,
+            is_created: true,
             acknowledged,
             being_forgotten: going,
             in_flight,
-            verified,
-            repacked_packs: 0,
+            ..Model::default()
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct SimulatedClock {
     readings: Arc<Mutex<Readings>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Readings {
     now: Timestamp,
     monotonic: Duration,
@@ -33,6 +33,12 @@ impl SimulatedClock {
     pub fn new(start: Timestamp, step: Duration) -> Self {
         let readings = Readings { now: start, monotonic: Duration::ZERO, step };
         Self { readings: Arc::new(Mutex::new(readings)) }
+    }
+
+    /// Returns a clock of its own that shows the same times. Nothing is read, so neither advances.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { readings: Arc::new(Mutex::new(self.readings().clone())) }
     }
 
     /// Sets the wall clock, back too. Monotonic time is not affected.

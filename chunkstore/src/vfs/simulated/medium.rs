@@ -98,6 +98,18 @@ impl SimulatedVfs {
         files
     }
 
+    /// Shows every file to `look`: its absolute path and its live bytes, sorted by directory.
+    pub fn for_each_file(&self, mut look: impl FnMut(&Path, &[u8])) {
+        let state = self.state();
+        let mut files = Vec::new();
+        collect_files(&state, ROOT, Path::new("/"), &mut files);
+        for (path, _) in files {
+            let (_, node) = state.file_at(&path).expect("it was found a moment ago");
+            let file = state.files.get(&node).expect("it was found a moment ago");
+            look(&path, file.data.live());
+        }
+    }
+
     fn damage(
         &self,
         path: &Path,

@@ -14,6 +14,8 @@ use chunkstore::vfs::simulated::{
     UnsyncedNames,
 };
 use support::attempt::Attempts;
+use support::crash::{step_of, take};
+use support::history::{History, World};
 use support::images;
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store};
@@ -78,7 +80,7 @@ impl Base {
             Operation::Open => Ok(()),
             Operation::Backup => model.backup(store, "a", &self.next_image).map(drop),
             Operation::Restore => restore(store, &self.newest).map(|bytes| {
-                assert!(bytes == *model.acknowledged[&self.newest].bytes, "other bytes");
+                assert!(bytes == model.acknowledged[&self.newest].bytes(), "other bytes");
             }),
             Operation::Verify => verify_all(store).map(|stats| {
                 assert!(stats.verified.iter().all(|id| model.acknowledged.contains_key(id)));
@@ -146,6 +148,75 @@ fn check_failed_syncs(calls: &[Call], failed: u64) {
     let again = of_this_file.filter(|later| later.kind == CallKind::SyncData);
     let again = again.filter(|later| later.path == call.path).count();
     assert_eq!(again, 0, "{} is synced again after a failed sync", call.path.display());
+}
+
+/// The kinds of failure of one call: each error of the system, half of the bytes, and a sync that fails.
+fn effects() -> Vec<Effect> {
+    FaultKind::ALL.into_iter().map(Effect::Fail).chain([Effect::Short]).collect()
+}
+
+/// Asserts that an error is what this effect may cause: it names a file of the store, and is of the class of the fault.
+fn check_effect(error: &Error, effect: Effect) {
+    match effect {
+        Effect::Fail(kind) => check_error(error, kind),
+        // A file that ends too early may be damaged as well.
+        _ => assert!(
+            matches!(error, Error::Storage { .. } | Error::Damaged { .. } | Error::Missing { .. }),
+            "{}",
+            describe(error)
+        ),
+    }
+}
+
+/// Each call of every step of a history in which each operation has something to do fails once.
+fn fail_each_call_of_steps(part: usize, parts: usize) {
+    let history = History::of_everything();
+    let mut attempts = Attempts::default();
+    let mut before = World::new(SimulatedVfs::new());
+    for step in 0..=history.operations.len() {
+        let after = step_of(&before, &history, step);
+        let count = after.vfs.call_count();
+        let stride = choose(usize::try_from(count).expect("small").div_ceil(16), 1);
+        for (turn, call) in (0..count).step_by(stride).enumerate().filter(|_| step % parts == part)
+        {
+            let all = effects();
+            let chosen = choose(&all[(turn + step) % all.len()..][..1], &all[..]);
+            for effect in chosen {
+                attempts.attempt(
+                    || format!("step {step}, call {call}, {effect:?}"),
+                    || fail_call_of_step(&before, &history, step, call, *effect),
+                );
+            }
+        }
+        before = after;
+    }
+    attempts.finish("failing calls of all operations");
+}
+
+fn fail_call_of_step(before: &World, history: &History, step: usize, call: u64, effect: Effect) {
+    let mut world = before.copy();
+    world.has_faults = true;
+    world.vfs.set_faults(FaultPlan::at(Counter::Calls, call, effect));
+    if let Err(error) = take(&mut world, history, step) {
+        check_effect(&error, effect);
+    }
+    check_failed_syncs(&world.vfs.calls(), call);
+    let seed = 400_000 + call;
+    if call.is_multiple_of(4) {
+        check_store(&world.vfs.kill(), &world.model, seed);
+    } else {
+        check_contents(&world.vfs.kill(), &world.model, seed);
+    }
+}
+
+#[test]
+fn every_operation_survives_the_failure_of_any_call_first_half() {
+    fail_each_call_of_steps(0, 2);
+}
+
+#[test]
+fn every_operation_survives_the_failure_of_any_call_second_half() {
+    fail_each_call_of_steps(1, 2);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Everything fails that can fail, on a simulated file system: power, syncs, calls. See `docs/reliability.md`.
+
+mod crash;
+mod faults;
+mod syncs;
