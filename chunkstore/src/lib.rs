@@ -29,6 +29,8 @@
 
 pub mod id;
 pub mod limits;
+#[doc(hidden)]
+pub mod planted;
 pub mod progress;
 pub mod time;
 pub mod tree_reader;

@@ -7,6 +7,7 @@ use crate::format::{FormatError, RevisionRecord, RevisionState};
 use crate::id::{RevisionId, SourceName};
 use crate::limits::DOCUMENT_LEN_MAX;
 use crate::lock::HistoryLock;
+use crate::planted::{Bug, has};
 use crate::retention::Candidate;
 use crate::storage::{Existing, ObjectKey, Storage};
 use crate::store::Store;
@@ -187,6 +188,9 @@ impl Store {
         source: &SourceName,
         id: &RevisionId,
     ) -> Result<()> {
+        if has(Bug::StateRemovedFirst) {
+            self.storage().delete(&ObjectKey::State(source.clone(), *id))?;
+        }
         // The record first: a state without a record is nothing.
         self.storage().delete(&ObjectKey::Record(source.clone(), *id))?;
         self.storage().delete(&ObjectKey::State(source.clone(), *id))

@@ -19,6 +19,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId, QuarantineId, RevisionId, SourceName};
 use crate::layout::Layout;
+use crate::planted::{Bug, has};
 use crate::vfs::{EntryKind, LockMode, Vfs, VfsFile, parent_of, read_file};
 
 /// Open pack files that [`LocalStorage`] keeps.
@@ -250,7 +251,9 @@ impl LocalStorage {
             Ok(()) | Err(_) => {}
         }
         let parent = parent_of(directory);
-        self.vfs().sync_dir(&parent).map_err(Error::storage("sync", &parent))?;
+        if !has(Bug::DirectoryNotSynced) {
+            self.vfs().sync_dir(&parent).map_err(Error::storage("sync", &parent))?;
+        }
         self.durable_directories
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -267,13 +270,19 @@ impl LocalStorage {
     ) -> Result<()> {
         let directory = parent_of(path);
         self.ensure_directory(&directory)?;
-        temporary.file.sync_data().map_err(Error::storage("sync", &temporary.path))?;
+        temporary.sync_data()?;
+        if has(Bug::ReplacedInTwoSteps) && existing == Existing::Replace {
+            let _is_new = self.vfs().remove_file(path);
+        }
         match existing {
             Existing::Refuse => self.vfs().rename_no_replace(&temporary.path, path),
             Existing::Replace => self.vfs().rename_replace(&temporary.path, path),
         }
         .map_err(Error::storage("rename to", path))?;
         temporary.published = true;
+        if has(Bug::NameNotSynced) {
+            return Ok(());
+        }
         self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
     }
 
@@ -357,6 +366,9 @@ impl LocalStorage {
     ///
     /// Fails as [`Self::check_revisions`].
     pub(crate) fn sync_revisions(&self) -> Result<()> {
+        if has(Bug::RevisionsNotSynced) {
+            return Ok(());
+        }
         for directory in self.check_revisions()? {
             self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
         }
@@ -430,7 +442,10 @@ impl LocalStorage {
         kind: EntryKind,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let entries = self.vfs().list(directory).map_err(Error::storage("list", directory))?;
+        let entries = match self.vfs().list(directory) {
+            Err(_) if has(Bug::ListErrorIgnored) => Vec::new(),
+            other => other.map_err(Error::storage("list", directory))?,
+        };
         let mut names: Vec<T> = entries
             .iter()
             .filter(|entry| entry.kind == kind)
@@ -490,6 +505,9 @@ impl Storage for LocalStorage {
             // Whoever removed it may not have got to its sync.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.map_err(Error::storage("remove", &path))?,
+        }
+        if has(Bug::RemovalNotSynced) {
+            return Ok(());
         }
         let directory = parent_of(&path);
         match self.vfs().sync_dir(&directory) {

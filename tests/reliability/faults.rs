@@ -193,7 +193,13 @@ fn fail_each_call_of_steps(part: usize, parts: usize) {
     attempts.finish("failing calls of all operations");
 }
 
-fn fail_call_of_step(before: &World, history: &History, step: usize, call: u64, effect: Effect) {
+pub(crate) fn fail_call_of_step(
+    before: &World,
+    history: &History,
+    step: usize,
+    call: u64,
+    effect: Effect,
+) {
     let mut world = before.copy();
     world.has_faults = true;
     world.vfs.set_faults(FaultPlan::at(Counter::Calls, call, effect));

@@ -2,4 +2,6 @@
 
 mod crash;
 mod faults;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod syncs;

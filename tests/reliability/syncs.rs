@@ -227,7 +227,7 @@ fn loss_of_each_sync_that_matters_is_noticed() {
 
 /// A record is removed by a process that dies before its sync; a purge follows, in which `lost` decides about the
 /// syncs of the directory of that record; then the power fails.
-fn forget_then_die_then_purge(are_lost: bool) -> (SimulatedVfs, Model) {
+pub(crate) fn forget_then_die_then_purge(are_lost: bool) -> (SimulatedVfs, Model) {
     let vfs = SimulatedVfs::new();
     let store = simulated_store::create(&vfs, 1).unwrap();
     let mut model = Model { is_created: true, ..Model::default() };

@@ -28,6 +28,7 @@ use std::fmt;
 use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
 
 use super::ChunkingParams;
+use crate::planted::{Bug, has};
 
 /// Bytes that a gear hash depends on: it has as many bits.
 const WINDOW_LEN: usize = 64;
@@ -93,7 +94,7 @@ impl Cutter {
         if len == 0 || len > run.len().min(self.max) {
             return false;
         }
-        if len == self.max || len == run.len() {
+        if len == self.max || len == run.len() || has(Bug::PredictionUnconfirmed) {
             return true;
         }
         let was_judged = len.is_multiple_of(2) || !self.cuts_before(run, len - 1);

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::format::{ByteReader, FormatError};
 use crate::limits::DOCUMENT_LEN_MAX;
+use crate::planted::{Bug, has};
 
 const MAGIC_KEY: &[u8] = b"{\"magic\":\"";
 const VERSION_KEY: &[u8] = b"\",\"version\":";
@@ -96,7 +97,7 @@ fn checked_body<'a>(
     let body_len =
         input.remaining().checked_sub(END.len()).ok_or(FormatError::Truncated { field: "body" })?;
     let body = input.take(body_len, "body")?;
-    if checksum != blake3::hash(body).to_hex().as_bytes() {
+    if checksum != blake3::hash(body).to_hex().as_bytes() && !has(Bug::DocumentUnchecked) {
         return Err(FormatError::WrongChecksum { structure: magic });
     }
     expect(&mut input, END)?;

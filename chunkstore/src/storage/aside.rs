@@ -7,6 +7,7 @@ use super::{Existing, LocalStorage, ObjectKey, Storage};
 use crate::error::{Error, Result};
 use crate::id::SourceName;
 use crate::limits::DOCUMENT_LEN_MAX;
+use crate::planted::{Bug, has};
 use crate::vfs::{parent_of, read_file};
 
 impl LocalStorage {
@@ -23,7 +24,12 @@ impl LocalStorage {
         }
         self.ensure_aside_directory(source)?;
         for to in self.names_aside(source, &from) {
-            match self.vfs().rename_no_replace(&from, &to) {
+            let moved = if has(Bug::EvidenceRemoved) {
+                self.vfs().remove_file(&from)
+            } else {
+                self.vfs().rename_no_replace(&from, &to)
+            };
+            match moved {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.map_err(Error::storage("move to quarantine", &from))?,
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Existing, LocalStorage, ObjectKey, Storage, Upload};
 use crate::error::{Error, Result};
+use crate::planted::{Bug, has};
 use crate::vfs::{Vfs, VfsFile, parent_of};
 
 /// A file in `tmp/`, removed when it is dropped without a name.
@@ -19,7 +20,26 @@ pub(crate) struct TemporaryFile {
 
 impl TemporaryFile {
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(Error::storage("write", &self.path))
+        let result = self.file.write_all_at(bytes, offset);
+        if has(Bug::WriteErrorIgnored) {
+            return Ok(());
+        }
+        result.map_err(Error::storage("write", &self.path))
+    }
+
+    /// Makes the bytes durable. After an error the file is given up: a second try would say that all is well.
+    pub(super) fn sync_data(&self) -> Result<()> {
+        if has(Bug::FileNotSynced) {
+            return Ok(());
+        }
+        let mut result = self.file.sync_data();
+        if has(Bug::SyncRetried) {
+            result = result.or_else(|_| self.file.sync_data());
+        }
+        if has(Bug::SyncErrorIgnored) {
+            return Ok(());
+        }
+        result.map_err(Error::storage("sync", &self.path))
     }
 
     /// Writes bytes that nobody will read soon.

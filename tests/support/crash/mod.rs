@@ -113,6 +113,19 @@ impl fmt::Display for Failure {
 ///
 /// If the history fails although nothing stops it.
 pub fn explore(history: &History, depth: &Depth) -> Result<Explored, Box<Failure>> {
+    search(history, depth).map_err(|failure| Box::new(shrink::shrink(*failure)))
+}
+
+/// Looks at the states of one history, as [`explore`] does, and leaves what fails as large as it is.
+///
+/// # Errors
+///
+/// The first state in which something does not hold.
+///
+/// # Panics
+///
+/// If the history fails although nothing stops it.
+pub fn search(history: &History, depth: &Depth) -> Result<Explored, Box<Failure>> {
     let mut search = Search { seen: HashSet::new(), explored: Explored::default(), depth };
     search.explored.histories = 1;
     let mut before = World::new(SimulatedVfs::new());
@@ -131,7 +144,7 @@ pub fn explore(history: &History, depth: &Depth) -> Result<Explored, Box<Failure
             for cut in search.cuts_at(step, stop, turn) {
                 if let Some(reason) = search.look_at(&world, &cut) {
                     let failure = Failure { history: history.clone(), cut, reason };
-                    return Err(Box::new(shrink::shrink(failure)));
+                    return Err(Box::new(failure));
                 }
             }
         }

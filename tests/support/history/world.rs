@@ -366,6 +366,11 @@ impl World {
         assert!(stats.damaged.is_empty() || self.has_faults, "no image has rotted: {stats:?}");
         for moved in &stats.moved_records {
             assert!(self.model.rotten.contains(&moved.id), "{} is moved aside", moved.id);
+            let path = moved.path.display();
+            assert!(
+                self.vfs.read_all(&moved.path).is_ok(),
+                "{path} is not kept for people to look at"
+            );
         }
         for replaced in &stats.replaced_states {
             assert!(

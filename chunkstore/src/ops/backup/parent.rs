@@ -7,6 +7,7 @@ use crate::chunk_reader::ChunkReader;
 use crate::error::{Error, Result};
 use crate::format::{PageEntry, RevisionKind, RevisionState, Root, SpanRef, TreeRoot, Trust};
 use crate::id::{ChunkId, QuarantineId, RevisionId};
+use crate::planted::{Bug, has};
 use crate::revision::Revision;
 use crate::store::Store;
 use crate::tree_reader::TreeEntries;
@@ -80,7 +81,7 @@ impl Parent {
         }
         let history_has_doubts = history.revisions.iter().any(|it| it.state.is_doubted());
         let has_damaged = history.revisions.iter().any(|it| it.state.trust == Trust::Damaged);
-        let rewrites_all = !doubtful.is_empty();
+        let rewrites_all = !doubtful.is_empty() && !has(Bug::DoubtIgnored);
         let is_wanted = |revision: &&Revision| Some(revision.record.id) == options.parent;
         let wanted = history.revisions.iter().find(is_wanted).or(newest).cloned();
         let tree_of = wanted.clone().filter(|_| kind == RevisionKind::Tree);

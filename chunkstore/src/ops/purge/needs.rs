@@ -11,6 +11,7 @@ use crate::format::{FooterRecord, SessionRecord};
 use crate::id::{ChunkId, PackId};
 use crate::mark::{Gap, Marker, PackNeeds};
 use crate::pack::read_contents;
+use crate::planted::{Bug, has};
 use crate::progress::{NoProgress, Phase, Progress};
 use crate::session;
 use crate::storage::Storage;
@@ -131,7 +132,7 @@ fn mark_all<'a>(
         if let Some(damage) = history.damaged.into_iter().find(is_record) {
             return Err(damage);
         }
-        for revision in &history.revisions {
+        for revision in history.revisions.iter().skip(usize::from(has(Bug::RevisionUnmarked))) {
             marker.mark_root(&revision.record.root)?;
         }
         for session in running_sessions(store)? {
