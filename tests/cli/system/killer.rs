@@ -9,6 +9,9 @@ use crate::scene::Scene;
 /// Attempts for each kill that is wanted: a command may have ended before.
 const ATTEMPTS: u32 = 6;
 
+/// How many times as many commands are killed in long runs.
+const LONG_RUN: u32 = 40;
+
 /// Kills commands until it has killed enough of them.
 #[derive(Debug)]
 pub(crate) struct Killer {
@@ -26,7 +29,7 @@ impl Killer {
     /// `BACKY_LONG_TESTS`.
     pub(crate) fn new(wanted: u32) -> Self {
         let is_long = std::env::var_os("BACKY_LONG_TESTS").is_some();
-        let wanted = if is_long { 5 * wanted } else { wanted };
+        let wanted = if is_long { LONG_RUN * wanted } else { wanted };
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let state = u64::from(time.subsec_nanos()) | 1;
         figure(&format!("random waits from {state}"));
@@ -53,17 +56,29 @@ impl Killer {
         self.state >> 20
     }
 
-    /// Starts a command and kills it after a while.
+    /// Starts a command and kills it after a while; if it ended before, then with success.
+    #[track_caller]
     pub(crate) fn kill(&mut self, scene: &Scene, arguments: &[&str]) {
+        self.kill_or_ends_with(scene, arguments, &[0]);
+    }
+
+    /// As [`Self::kill`], for a command that may end with one of these codes.
+    #[track_caller]
+    pub(crate) fn kill_or_ends_with(&mut self, scene: &Scene, arguments: &[&str], codes: &[i32]) {
         let thousandths = u32::try_from(self.random() % 1024).unwrap();
         let running = Running::start(&mut scene.command(arguments));
         std::thread::sleep(self.longest * thousandths / 1024);
         self.attempts += 1;
-        if running.kill() {
-            self.killed += 1;
-            self.longest = (self.longest * 9 / 8).min(Duration::from_secs(2));
-        } else {
-            self.longest = (self.longest * 3 / 4).max(Duration::from_millis(5));
+        let output = running.kill_or_finish();
+        match output.code {
+            None => {
+                self.killed += 1;
+                self.longest = (self.longest * 9 / 8).min(Duration::from_secs(2));
+            }
+            Some(code) => {
+                assert!(codes.contains(&code), "{arguments:?}: {code}: {}", output.stderr);
+                self.longest = (self.longest * 3 / 4).max(Duration::from_millis(5));
+            }
         }
     }
 }

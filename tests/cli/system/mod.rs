@@ -8,12 +8,15 @@
 
 mod bad_source;
 mod compare;
+mod failing_disk;
 mod full_disk;
 mod guest;
 mod kill;
+mod kill_history;
 mod killer;
 pub(crate) mod machine;
 mod peers;
+mod power_loss;
 mod processes;
 mod read_only;
 mod real_images;
