@@ -495,7 +495,15 @@ impl Storage for LocalStorage {
     fn object_len(&self, key: &ObjectKey) -> Result<Option<u64>> {
         let path = self.path(key);
         match self.vfs().file_len(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A directory is passed over, as it is where names are listed.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                Ok(None)
+            }
             other => other.map(Some).map_err(Error::storage("stat", &path)),
         }
     }
