@@ -65,6 +65,11 @@ impl Finder {
         )
     }
 
+    /// Returns whether a scrub has something to say.
+    pub(super) fn needs_scrub(&self) -> bool {
+        self.is_scrub() || matches!(self, Self::Note(_))
+    }
+
     /// Returns whether damage of this kind may stop an operation.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
