@@ -238,6 +238,14 @@ impl Error {
         move |source| Self::Storage { action, path: path.into(), source }
     }
 
+    /// Returns the error about an object whose file was found damaged, with the name of the object.
+    pub(crate) fn of_object(self, object: ObjectName) -> Self {
+        match self {
+            Self::Damaged { source, .. } => Self::Damaged { object, source },
+            other => other,
+        }
+    }
+
     /// Returns the same error, for another report of it: of what reading can fail with.
     pub(crate) fn again(&self) -> Self {
         match self {

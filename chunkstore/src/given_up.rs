@@ -19,10 +19,11 @@ impl Store {
     pub(crate) fn given_up(&self) -> Result<BTreeSet<ChunkId>> {
         let mut lists = BTreeSet::new();
         for name in self.storage().list_given_up()? {
-            // Removed by a person a moment ago.
-            let Some(bytes) = self.storage().get(&ObjectKey::GivenUp(name), DOCUMENT_LEN_MAX)?
-            else {
-                continue;
+            let bytes = match self.storage().get(&ObjectKey::GivenUp(name), DOCUMENT_LEN_MAX) {
+                Ok(Some(bytes)) => bytes,
+                // Removed by a person a moment ago, or damaged.
+                Ok(None) | Err(Error::Damaged { .. }) => continue,
+                Err(other) => return Err(other),
             };
             if let Ok(file) = GivenUp::decode(&bytes) {
                 lists.extend(file.lists);

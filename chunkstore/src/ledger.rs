@@ -10,7 +10,7 @@ use crate::format::{Ledger, LedgerEntry};
 use crate::id::PackId;
 use crate::lock;
 use crate::progress::Progress;
-use crate::storage::{Existing, ObjectKey, Storage};
+use crate::storage::{Existing, ObjectKey, Storage, get_table};
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::vfs::LockMode;
@@ -21,8 +21,12 @@ pub(crate) type PackRead = (PackId, Option<Timestamp>);
 impl Store {
     /// Returns the ledger, an empty one if there is none or if it is damaged; then also what is wrong.
     pub(crate) fn ledger(&self) -> Result<(Ledger, Option<Error>)> {
-        let Some(bytes) = self.storage().get(&ObjectKey::Ledger, Ledger::LEN_MAX)? else {
-            return Ok((Ledger::default(), None));
+        let (len_max, check) = (Ledger::LEN_MAX, Ledger::check_len);
+        let bytes = match get_table(self.storage(), &ObjectKey::Ledger, len_max, check) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok((Ledger::default(), None)),
+            Err(error @ Error::Damaged { .. }) => return Ok((Ledger::default(), Some(error))),
+            Err(other) => return Err(other),
         };
         let object = ObjectName::File { path: self.layout().ledger() };
         match Ledger::decode(&bytes).map_err(|source| unsupported_or_damaged(object, source)) {

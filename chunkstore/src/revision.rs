@@ -115,14 +115,21 @@ impl Store {
         self.storage().path(&ObjectKey::Record(record.source.clone(), record.id))
     }
 
-    /// Returns the source of a revision, also if its record cannot be read.
+    /// Returns the source of a revision, also if its record cannot be read. A copy of a record that lies in the directory of
+    /// another source hides nothing.
     pub(crate) fn source_of(&self, id: &RevisionId) -> Result<SourceName> {
+        let mut unreadable = None;
         for source in self.storage().list_sources()? {
             if self.storage().object_len(&ObjectKey::Record(source.clone(), *id))?.is_some() {
-                return Ok(source);
+                match self.read_revision(&source, id) {
+                    Ok(Some(_)) => return Ok(source),
+                    Ok(None) => {}
+                    // Whoever asks reads it too, and says what is wrong with it.
+                    Err(_) => drop(unreadable.get_or_insert(source)),
+                }
             }
         }
-        Err(Error::NoSuchRevision { id: *id })
+        unreadable.ok_or(Error::NoSuchRevision { id: *id })
     }
 
     pub(crate) fn read_revision(
@@ -142,7 +149,9 @@ impl Store {
     ) -> Result<Option<(Revision, Option<Error>)>> {
         let object = ObjectName::Revision { source: source.clone(), id: *id };
         let key = ObjectKey::Record(source.clone(), *id);
-        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else { return Ok(None) };
+        let bytes = self.storage().get(&key, DOCUMENT_LEN_MAX);
+        let bytes = bytes.map_err(|error| error.of_object(object.clone()))?;
+        let Some(bytes) = bytes else { return Ok(None) };
         let record = RevisionRecord::decode(&bytes).and_then(|record| {
             if record.id == *id && record.source == *source {
                 Ok(record)
@@ -161,7 +170,10 @@ impl Store {
 
     fn read_state(&self, record: &RevisionRecord) -> Result<RevisionState> {
         let key = ObjectKey::State(record.source.clone(), record.id);
-        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else {
+        let object = ObjectName::State { source: record.source.clone(), id: record.id };
+        let bytes = self.storage().get(&key, DOCUMENT_LEN_MAX);
+        let bytes = bytes.map_err(|error| error.of_object(object.clone()))?;
+        let Some(bytes) = bytes else {
             return Ok(RevisionState::initial(record));
         };
         let state = RevisionState::decode(&bytes).and_then(|state| {
@@ -171,7 +183,6 @@ impl Store {
                 Err(FormatError::Inconsistent { what: "it is the state of another revision" })
             }
         });
-        let object = ObjectName::State { source: record.source.clone(), id: record.id };
         state.map_err(|reason| unsupported_or_damaged(object, reason))
     }
 
@@ -206,8 +217,13 @@ impl Store {
         let found = self.read_record_and_state(source, id)?;
         let Some((Revision { state, .. }, Some(_damage))) = found else { return Ok(None) };
         let key = ObjectKey::State(source.clone(), *id);
-        let Some(bytes) = self.storage().get(&key, DOCUMENT_LEN_MAX)? else { return Ok(None) };
-        let path = self.storage().keep_aside(source, &key, &bytes)?;
+        let kept = match self.storage().get(&key, DOCUMENT_LEN_MAX) {
+            Ok(Some(bytes)) => Some(self.storage().keep_aside(source, &key, &bytes)?),
+            // It is too long to be copied.
+            Err(Error::Damaged { .. }) => self.storage().move_aside(source, &key)?,
+            other => other.map(|_none| None)?,
+        };
+        let Some(path) = kept else { return Ok(None) };
         self.write_state(lock, source, &state)?;
         Ok(Some(path))
     }

@@ -16,9 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::temporary::LocalUpload;
 pub(crate) use self::temporary::TemporaryFile;
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, ObjectName, Result, unsupported_or_damaged};
+use crate::format::{FormatError, TABLE_HEAD_LEN};
 use crate::id::{ChunkId, PackId, QuarantineId, RevisionId, SourceName};
 use crate::layout::Layout;
+use crate::limits::DOCUMENT_LEN_MAX;
 use crate::planted::{Bug, has};
 use crate::vfs::{EntryKind, LockMode, Vfs, VfsFile, parent_of, read_file};
 
@@ -83,7 +85,8 @@ pub trait Storage: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// - [`Error::Storage`], also if it is longer than `len_max` bytes.
+    /// - [`Error::Damaged`], naming the file, if it is longer than `len_max` bytes, or no file at all.
+    /// - [`Error::Storage`].
     fn get(&self, key: &ObjectKey, len_max: u64) -> Result<Option<Vec<u8>>>;
 
     /// Returns the length of an object in bytes, or `None` if there is none.
@@ -144,6 +147,24 @@ pub trait Storage: Debug + Send + Sync {
 
     /// Returns the path, for messages.
     fn path(&self, key: &ObjectKey) -> PathBuf;
+}
+
+/// Returns an object as [`Storage::get`] does, but a long one only if `check` finds in its first bytes that it is as long as it says. So
+/// memory is taken for what is there, and not for what somebody has made of it.
+pub(crate) fn get_table(
+    storage: &dyn Storage,
+    key: &ObjectKey,
+    len_max: u64,
+    check: impl Fn(&[u8; TABLE_HEAD_LEN], u64) -> std::result::Result<(), FormatError>,
+) -> Result<Option<Vec<u8>>> {
+    let len = storage.object_len(key)?.unwrap_or(0);
+    if DOCUMENT_LEN_MAX < len && len <= len_max {
+        let mut head = [0; TABLE_HEAD_LEN];
+        storage.read_exact_at(key, &mut head, 0)?;
+        let object = ObjectName::File { path: storage.path(key) };
+        check(&head, len).map_err(|source| unsupported_or_damaged(object, source))?;
+    }
+    storage.get(key, len_max)
 }
 
 /// An object in the making. Dropped without [`finish`](Upload::finish) it never existed.
@@ -472,6 +493,16 @@ impl Storage for LocalStorage {
         let path = self.path(key);
         match read_file(self.vfs(), &path, len_max) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Whatever it is, it is not what was written there: that must not stop who looks for others.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::FileTooLarge | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                let source = FormatError::Unreadable { reason: error.to_string() };
+                Err(Error::Damaged { object: ObjectName::File { path }, source })
+            }
             other => other.map(Some).map_err(Error::storage("read", &path)),
         }
     }
@@ -479,7 +510,15 @@ impl Storage for LocalStorage {
     fn object_len(&self, key: &ObjectKey) -> Result<Option<u64>> {
         let path = self.path(key);
         match self.vfs().file_len(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A directory is passed over, as it is where names are listed.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                Ok(None)
+            }
             other => other.map(Some).map_err(Error::storage("stat", &path)),
         }
     }

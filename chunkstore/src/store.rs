@@ -168,7 +168,7 @@ impl Store {
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 return Err(Error::NotAStore { path: layout.root().to_path_buf() });
             }
-            Err(other) => return Err(other),
+            Err(other) => return Err(other.of_object(ObjectName::Config { path: layout.config() })),
         };
         let object = ObjectName::Config { path: layout.config() };
         let config =

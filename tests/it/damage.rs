@@ -8,7 +8,7 @@ use chunkstore::id::{ChunkId, PackId, RevisionId};
 use chunkstore::ops::{self, VerifyOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
-use chunkstore::vfs::simulated::{Counter, Effect, FaultKind, FaultPlan, SimulatedVfs};
+use chunkstore::vfs::simulated::{CallKind, Counter, Effect, FaultKind, FaultPlan, SimulatedVfs};
 use support::images;
 use support::model::{Model, check_store};
 use support::simulated_store::{
@@ -331,4 +331,85 @@ fn damaged_chunk_on_a_read_only_medium_is_reported_as_damage() {
     let error = restore(&store, &id).unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{}", describe(&error));
     assert!(!verify_all(&store).unwrap().is_sound());
+}
+
+/// Longer than any record, state or other document.
+const TOO_LONG: u64 = 2 << 20;
+
+#[test]
+fn record_or_state_that_is_too_long_costs_its_revision_and_stops_nothing_else() {
+    for (end, is_lost) in [("rev", true), ("state", false)] {
+        let (vfs, model) = two_revisions();
+        let ids: Vec<RevisionId> = model.acknowledged.keys().copied().collect();
+        let store = open(&vfs, 2).unwrap();
+        ops::protect(&store, &ids, true).unwrap();
+        let is_hit = |path: &&PathBuf| path.to_str().unwrap().contains("revisions/a/");
+        let mut files = files_below(&vfs, "revisions");
+        files.retain(|path| is_hit(&path) && path.extension().unwrap() == end);
+        vfs.truncate(&files[0], TOO_LONG).unwrap();
+
+        let history = store.history(None).unwrap();
+        assert_eq!(history.revisions.len(), if is_lost { 1 } else { 2 });
+        assert_eq!(history.damaged.len(), 1);
+        assert!(history.damaged[0].is_damage(), "{}", describe(&history.damaged[0]));
+        for (id, expected) in &model.acknowledged {
+            let is_hit = is_lost && expected.source == "a";
+            assert_eq!(restore(&store, id).is_err(), is_hit, "{end} of {}", expected.source);
+        }
+        assert_eq!(purge_now(&store).is_err(), is_lost, "what a lost record needs is unknown");
+        let plan = ops::repair::plan(&store, &NoProgress).unwrap();
+        let stats = plan.execute(&NoProgress).unwrap();
+        let moved = stats.moved_records.len() + stats.replaced_states.len();
+        assert_eq!(moved, 1, "{stats:?}");
+        assert!(store.history(None).unwrap().damaged.is_empty());
+        purge_now(&store).unwrap();
+    }
+}
+
+#[test]
+fn record_in_the_directory_of_another_source_hides_nothing() {
+    let (vfs, model) = two_revisions();
+    let found = model.acknowledged.iter().find(|(_, expected)| expected.source == "b");
+    let (id, expected) = found.unwrap();
+    let mut files = files_below(&vfs, "revisions");
+    files.retain(|path| path.ends_with(format!("{id}.rev")));
+    let stray = PathBuf::from(format!("/store/revisions/a/{id}.rev"));
+    vfs.write_raw(&stray, vfs.read_all(&files[0]).unwrap()).unwrap();
+
+    let store = open(&vfs, 2).unwrap();
+    assert_eq!(store.history(None).unwrap().damaged.len(), 1);
+    assert_eq!(store.revision(id).unwrap().record.source.as_str(), "b");
+    assert!(restore(&store, id).unwrap() == expected.bytes());
+    ops::protect(&store, &[*id], true).unwrap();
+    assert!(matches!(ops::forget(&store, &[*id]), Err(Error::Protected { .. })));
+    assert!(vfs.read_all(&stray).is_ok() && vfs.read_all(&files[0]).is_ok());
+    let plan = ops::repair::plan(&store, &NoProgress).unwrap();
+    assert_eq!(plan.execute(&NoProgress).unwrap().moved_records.len(), 1);
+    assert!(vfs.read_all(&stray).is_err() && vfs.read_all(&files[0]).is_ok());
+    assert!(restore(&store, id).unwrap() == expected.bytes());
+}
+
+#[test]
+fn list_that_is_not_as_long_as_it_says_is_refused_before_memory_is_taken_for_it() {
+    let (vfs, model) = two_revisions();
+    let ledger = PathBuf::from("/store/ledger");
+    verify_all(&open(&vfs, 2).unwrap()).unwrap();
+    let mut long = vfs.read_all(&ledger).unwrap();
+    long.resize(usize::try_from(TOO_LONG).unwrap(), 0);
+    let list = PathBuf::from("/store/condemned/00000000000000000007");
+    for content in [vec![0; long.len()], long] {
+        let vfs = vfs.kill();
+        vfs.write_raw(&list, content.clone()).unwrap();
+        vfs.write_raw(&ledger, content).unwrap();
+        let store = open(&vfs, 3).unwrap();
+        let plan = ops::repair::plan(&store, &NoProgress).unwrap();
+        assert_eq!(plan.expected().condemned_lists, [7]);
+        assert!(verify_all(&store).unwrap().is_sound());
+        check_store(&vfs, &model, 4);
+        let is_read = |call: &&chunkstore::vfs::simulated::Call| {
+            call.kind == CallKind::ReadExactAt && (call.path == list || call.path == ledger)
+        };
+        let longest = vfs.calls().iter().filter(is_read).map(|call| call.len).max();
+        assert!(longest.is_some_and(|len| len < 1000), "{longest:?}");
+    }
 }

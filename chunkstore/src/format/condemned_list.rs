@@ -3,8 +3,8 @@
 //! Byte layout: `docs/format.md`, section "Condemned list". The pack ids are strictly ascending, so that the
 //! same set has one stored form.
 
-use crate::format::FormatError;
 use crate::format::pack_table::{PackTable, take_entries};
+use crate::format::{FormatError, TABLE_HEAD_LEN};
 use crate::id::PackId;
 use crate::limits::CONDEMNED_COUNT_MAX;
 use crate::time::Timestamp;
@@ -49,6 +49,15 @@ impl CondemnedList {
         out.extend_from_slice(&self.condemned_at.0.to_le_bytes());
         self.packs.iter().for_each(|pack| out.extend_from_slice(pack.as_bytes()));
         PackTable::seal(out)
+    }
+
+    /// Checks, by its first bytes, that a file is as long as it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`], but for the checksum.
+    pub(crate) fn check_len(head: &[u8; TABLE_HEAD_LEN], len: u64) -> Result<(), FormatError> {
+        TABLE.check_len(head, len, (64, PackId::LEN))
     }
 
     /// Reads a list from the bytes of its file.

@@ -3,8 +3,8 @@
 //! Byte layout: `docs/format.md`, section "Ledger". The pack ids are strictly ascending, so that the same
 //! knowledge has one stored form.
 
-use crate::format::FormatError;
 use crate::format::pack_table::{PackTable, take_entries};
+use crate::format::{FormatError, TABLE_HEAD_LEN};
 use crate::id::PackId;
 use crate::limits::LEDGER_COUNT_MAX;
 use crate::time::Timestamp;
@@ -58,6 +58,15 @@ impl Ledger {
             out.extend_from_slice(&entry.read.0.to_le_bytes());
         }
         PackTable::seal(out)
+    }
+
+    /// Checks, by its first bytes, that a file is as long as it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`], but for the checksum.
+    pub(crate) fn check_len(head: &[u8; TABLE_HEAD_LEN], len: u64) -> Result<(), FormatError> {
+        TABLE.check_len(head, len, (48, ENTRY_LEN))
     }
 
     /// Reads a ledger from the bytes of its file.

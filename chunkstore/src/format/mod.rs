@@ -48,6 +48,7 @@ pub use overlay_header::OverlayHeader;
 pub use overlay_map::{BlockState, BlockStates, OverlayMapKind, OverlayMapPage};
 pub use pack_footer::{FooterRecord, PackFooter};
 pub use pack_header::PackHeader;
+pub(crate) use pack_table::TABLE_HEAD_LEN;
 pub use page::{Page, PageEntry};
 pub use quarantined::{Quarantined, QuarantinedRecord};
 pub use record_header::RecordHeader;

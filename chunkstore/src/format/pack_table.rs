@@ -9,6 +9,9 @@ use crate::id::PackId;
 const VERSION: u16 = 1;
 const CHECKSUM_LEN: usize = 32;
 
+/// Bytes of a file before its entries or further fields: magic, version, count.
+pub(crate) const TABLE_HEAD_LEN: usize = 16;
+
 /// One kind of such a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PackTable {
@@ -38,6 +41,30 @@ impl PackTable {
         let checksum = *blake3::hash(&out).as_bytes();
         out.extend_from_slice(&checksum);
         out
+    }
+
+    /// Checks, by its first bytes, that a file is as long as it says, without its checksum.
+    pub(super) fn check_len(
+        &self,
+        head: &[u8; TABLE_HEAD_LEN],
+        file_len: u64,
+        (fixed_len, entry_len): (u64, usize),
+    ) -> Result<(), FormatError> {
+        let mut input = ByteReader::new(head);
+        input.magic(&self.magic, self.a_structure)?;
+        let version = input.u16("version")?;
+        if version != VERSION {
+            let (found, supported) = (version.into(), VERSION.into());
+            return Err(FormatError::Unsupported { structure: self.structure, found, supported });
+        }
+        input.reserved::<2>()?;
+        let count = u64::from(input.u32(self.count_field)?);
+        let entry_len = u64::try_from(entry_len).unwrap_or(u64::MAX);
+        if count.checked_mul(entry_len).and_then(|len| len.checked_add(fixed_len)) != Some(file_len)
+        {
+            return Err(FormatError::Inconsistent { what: "it is not as long as its count says" });
+        }
+        Ok(())
     }
 
     /// Checks a file and returns what follows the count, without the checksum, and the count.

@@ -47,7 +47,15 @@ impl Quarantine {
         for name in &names {
             let key = ObjectKey::Quarantined(*name);
             let object = || ObjectName::File { path: storage.path(&key) };
-            let Some(bytes) = storage.get(&key, Quarantined::LEN_MAX)? else { continue };
+            let bytes = match storage.get(&key, Quarantined::LEN_MAX) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error @ Error::Damaged { .. }) => {
+                    quarantine.damaged.push(error);
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             let file = if blake3::hash(&bytes).as_bytes() == name.as_bytes() {
                 Quarantined::decode(&bytes)
             } else {

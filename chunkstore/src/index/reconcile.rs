@@ -13,7 +13,7 @@ use crate::error::{Error, ObjectName, Result};
 use crate::format::{CondemnedList, FormatError, PackKind};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::pack::{PackContents, read_contents};
-use crate::storage::{ObjectKey, Storage};
+use crate::storage::{ObjectKey, Storage, get_table};
 use crate::time::Timestamp;
 
 /// Records that one transaction adds at most, unless one pack has more.
@@ -34,7 +34,17 @@ impl Condemned {
         let mut condemned = Self::default();
         for generation in storage.list_condemned()? {
             let key = ObjectKey::Condemned(generation);
-            let Some(bytes) = storage.get(&key, CondemnedList::LEN_MAX)? else { continue };
+            let (len_max, check) = (CondemnedList::LEN_MAX, CondemnedList::check_len);
+            let bytes = match get_table(storage, &key, len_max, check) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error @ (Error::Damaged { .. } | Error::UnsupportedFormat { .. })) => {
+                    let error = error.of_object(ObjectName::Condemned { generation });
+                    condemned.damaged.push((generation, error));
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             let list = CondemnedList::decode(&bytes).and_then(|list| {
                 let what = "its name says another generation";
                 if list.generation == generation {

@@ -139,10 +139,12 @@ fn scan(storage: &dyn Storage, id: &PackId, file_len: u64) -> Result<Vec<FooterR
     Ok(records)
 }
 
-/// Reads from a pack; a pack that ends too early is damaged, one that is not there is missing.
+/// Reads from a pack; a pack that ends too early is damaged, one that is not there, or is a directory, is missing.
 fn read(storage: &dyn Storage, id: &PackId, buffer: &mut [u8], offset: u64) -> Result<()> {
     match storage.read_exact_at(&ObjectKey::Pack(*id), buffer, offset) {
-        Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(Error::Storage { source, .. })
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) =>
+        {
             Err(Error::Missing { object: ObjectName::Pack(*id) })
         }
         Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {

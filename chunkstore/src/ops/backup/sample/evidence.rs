@@ -23,7 +23,10 @@ pub(super) const REPORT_COUNT_MAX: usize = 1024;
 pub(in crate::ops::backup) fn has_reports(store: &Store, source: &SourceName) -> Result<bool> {
     let storage = store.storage();
     for name in storage.list_mismatches()? {
-        let bytes = storage.get(&ObjectKey::Mismatch(name), DOCUMENT_LEN_MAX)?;
+        let bytes = match storage.get(&ObjectKey::Mismatch(name), DOCUMENT_LEN_MAX) {
+            Err(Error::Damaged { .. }) => return Ok(true),
+            other => other?,
+        };
         let report = bytes.map(|bytes| MismatchReport::decode(&bytes));
         match report {
             Some(Ok(report)) if report.source != *source => {}

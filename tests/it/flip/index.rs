@@ -1,0 +1,57 @@
+//! The index is made from the packs: whatever it says, nothing is lost.
+
+use support::damage::{FileKind, Size, StoreAtRest};
+use support::images::Numbers;
+use support::long_tests::choose;
+
+use super::{Depth, Tally, is_tried};
+
+const INDEX: &str = "/store/index.redb";
+
+#[test]
+fn no_flip_in_the_index_costs_anything() {
+    let store = StoreAtRest::new(Size::SMALL);
+    let bytes = store.vfs.read_all(INDEX).unwrap();
+    let used: Vec<usize> = (0..bytes.len()).filter(|offset| bytes[*offset] != 0).collect();
+    let mut numbers = Numbers::new(11);
+    let mut tally = Tally::new();
+    let step = choose(used.len().div_ceil(20), 1);
+    let random = (0..choose(6, 5000)).map(|_| numbers.below(bytes.len())).collect::<Vec<_>>();
+    for (turn, offset) in used.into_iter().step_by(step).chain(random).enumerate() {
+        let mask = if offset % 2 == 0 { 0xff } else { 1 << (offset / 2 % 8) };
+        let place = (INDEX.as_ref(), FileKind::Index, offset as u64);
+        tally.flip(&store, place, mask, (Depth::All, turn as u64));
+    }
+    tally.finish("flips of the index");
+}
+
+/// An entry of the index that leads to another record than it should is the damage that could make a purge remove a
+/// pack that is needed: each entry is bent in its pack number and in its record number.
+#[test]
+fn no_index_entry_that_leads_elsewhere_costs_anything() {
+    let store = StoreAtRest::new(Size::SMALL);
+    let bytes = store.vfs.read_all(INDEX).unwrap();
+    let mut tally = Tally::new();
+    let mut turn = 0;
+    for (number, record) in store.records.values().flat_map(|records| records.iter().enumerate()) {
+        let fields =
+            [u32::try_from(number).unwrap(), record.offset.0, record.plain_len, record.stored_len];
+        let pattern: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+        let places = bytes.windows(pattern.len()).enumerate();
+        let places = places.filter(|(_, window)| *window == pattern).map(|(place, _)| place);
+        for place in places.collect::<Vec<_>>() {
+            for mask in choose(&[1][..], &[1, 2, 3, 4, 5, 6, 7]) {
+                for field in [place - 4, place] {
+                    turn += 1;
+                    if !is_tried(turn, 9) {
+                        continue;
+                    }
+                    let place = (INDEX.as_ref(), FileKind::Index, field as u64);
+                    tally.flip(&store, place, *mask, (Depth::All, turn));
+                }
+            }
+        }
+    }
+    assert!(0 < turn);
+    tally.finish("bent entries of the index");
+}
