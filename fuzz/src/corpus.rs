@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub const INPUT_LEN_MAX: usize = 8 << 10;
 
 /// Longest file of one target in bytes. What is longer would make the repository heavy, and its tests slow.
-pub const FILE_LEN_MAX: usize = 64 << 10;
+pub const FILE_LEN_MAX: usize = 56 << 10;
 
 /// Returns the directory of the corpora.
 #[must_use]

@@ -76,8 +76,9 @@ pub(crate) fn record_header_seeds() -> Vec<Vec<u8>> {
     seeds::records().iter().map(|(header, _)| header.encode().to_vec()).chain(examples).collect()
 }
 
-/// Where the parts of a trailer are: digest of the table, offset of the table, checksum of the trailer.
-const TABLE_OFFSET_START: usize = 36;
+/// Where the offset of the table stands in a trailer.
+pub(crate) const TABLE_OFFSET_START: usize = 36;
+/// Bytes of a trailer before its checksum.
 const TRAILER_COVERED_LEN: usize = 48;
 
 pub(crate) fn pack_footer(bytes: &[u8]) -> bool {

@@ -1,11 +1,9 @@
 //! What clients of the NBD server send: messages, names of exports, whole sessions.
 
 #[path = "../../../nbd-server/tests/it/memory.rs"]
-#[expect(dead_code, reason = "the tests of the server ask for more")]
 mod memory;
 mod session;
 #[path = "../../../nbd-server/tests/it/wire.rs"]
-#[expect(dead_code, reason = "the tests of the server ask for more")]
 mod wire;
 
 use std::sync::Arc;

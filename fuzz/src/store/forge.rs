@@ -6,7 +6,7 @@ use chunkstore::format::{OverlayHeader, OverlayMapPage, PackFooter, PackHeader, 
 use support::damage::FileKind;
 
 use crate::documents::{body, document};
-use crate::structures::{fix_checksum8, fix_footer};
+use crate::structures::{TABLE_OFFSET_START, fix_checksum8, fix_footer};
 
 const DIGEST_LEN: usize = 32;
 const CHECKSUM8_LEN: usize = 8;
@@ -20,7 +20,8 @@ const RECORD_COUNT_MAX: usize = 64;
 /// Sets the checksums of a file of a store right, as far as it has any.
 pub(super) fn fix(path: &Path, bytes: &mut Vec<u8>) {
     match FileKind::of(path) {
-        FileKind::Pack => fix_pack(bytes, true),
+        // Who could make the checksums of a table right could say that a chunk is not there, as by removing the pack.
+        FileKind::Pack => fix_pack(bytes, false),
         FileKind::Config => fix_document(bytes, "chunkstore store"),
         FileKind::Record => fix_document(bytes, "chunkstore revision"),
         FileKind::State => fix_document(bytes, "chunkstore state"),
@@ -43,35 +44,35 @@ fn fix_document(bytes: &mut Vec<u8>, magic: &str) {
     }
 }
 
-/// Sets the checksums of headers right, one record behind the other, and that of the footer too if there is to be one.
+/// Sets the checksums of headers right, one record behind the other up to the table, and those of the footer too if it is to have
+/// right ones.
 pub(super) fn fix_pack(bytes: &mut [u8], has_footer: bool) {
     fix_checksum8(bytes, PackHeader::LEN - CHECKSUM8_LEN);
+    let table_start = table_start(bytes);
+    let end = table_start.unwrap_or(bytes.len());
     let mut start = PackHeader::LEN;
     for _ in 0..RECORD_COUNT_MAX {
-        let Some(header) =
-            bytes.get_mut(start..).and_then(|rest| rest.get_mut(..RecordHeader::LEN))
-        else {
-            break;
-        };
+        let record = bytes[..end].get_mut(start..);
+        let Some(header) = record.and_then(|rest| rest.get_mut(..RecordHeader::LEN)) else { break };
         fix_checksum8(header, RecordHeader::LEN - CHECKSUM8_LEN);
-        let stored_len: [u8; 4] =
-            *header[STORED_LEN_START..].first_chunk().expect("a header is longer");
-        let stored_len = u32::from_le_bytes(stored_len) as usize;
+        let stored_len = u32_at(header, STORED_LEN_START);
         start = start.saturating_add(RecordHeader::LEN).saturating_add(stored_len);
     }
-    if has_footer {
-        fix_whole_footer(bytes);
+    if let Some(start) = table_start.filter(|_| has_footer) {
+        fix_footer(&mut bytes[start..]);
     }
 }
 
-/// Sets the checksums of the footer right that begins where its trailer says.
-fn fix_whole_footer(bytes: &mut [u8]) {
-    let Some(trailer_start) = bytes.len().checked_sub(PackFooter::TRAILER_LEN) else { return };
-    let offset: [u8; 4] = *bytes[trailer_start + 36..].first_chunk().expect("a trailer is longer");
-    let offset = u32::from_le_bytes(offset) as usize;
-    if offset <= trailer_start {
-        fix_footer(&mut bytes[offset..]);
-    }
+/// Returns where the table begins by what the trailer says, if there is room for both.
+fn table_start(bytes: &[u8]) -> Option<usize> {
+    let trailer_start = bytes.len().checked_sub(PackFooter::TRAILER_LEN)?;
+    let start = u32_at(bytes, trailer_start + TABLE_OFFSET_START);
+    (PackHeader::LEN..=trailer_start).contains(&start).then_some(start)
+}
+
+fn u32_at(bytes: &[u8], start: usize) -> usize {
+    let number: [u8; 4] = *bytes[start..].first_chunk().expect("the place lies in the bytes");
+    u32::from_le_bytes(number) as usize
 }
 
 /// Sets the checksums of the header and of all slots of an overlay right that are not empty.
