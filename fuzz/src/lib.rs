@@ -10,7 +10,7 @@
 mod compressed;
 pub mod corpus;
 mod documents;
-mod memory;
+pub mod memory;
 mod nbd;
 mod seeds;
 mod store;

@@ -11,15 +11,15 @@ const ALLOCATION_LEN_MAX: usize = 1 << 30;
 
 /// How much memory a target may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
+pub struct Limit {
     /// Bytes for any input.
-    pub(crate) base: usize,
+    pub base: usize,
     /// Bytes for each byte of the input.
-    pub(crate) factor: usize,
+    pub factor: usize,
 }
 
 /// Limit of those that decode bytes.
-pub(crate) const DECODER: Limit = Limit { base: 256 << 10, factor: 64 };
+pub const DECODER: Limit = Limit { base: 256 << 10, factor: 64 };
 
 thread_local! {
     /// Bytes that this thread has allocated and not freed.
@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// Runs `work`, which may take as much memory as the limit says for an input of this length.
-pub(crate) fn bounded<R>(limit: Limit, input_len: usize, work: impl FnOnce() -> R) -> R {
+pub fn bounded<R>(limit: Limit, input_len: usize, work: impl FnOnce() -> R) -> R {
     /// Lifts the limit, also when `work` panics.
     struct Bound;
     impl Drop for Bound {

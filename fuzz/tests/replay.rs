@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backy_fuzz::memory::{Limit, bounded};
 use backy_fuzz::{TARGETS, corpus, target};
 
 /// Inputs of slow targets that are tried: as many as take a second or two. `make fuzz-smoke` tries all.
@@ -106,4 +107,30 @@ fn every_corpus_is_tidy() {
         total += text.len();
     }
     assert!(total <= 2 << 20, "the corpora have {total} bytes together");
+}
+
+#[test]
+fn allocation_beyond_the_limit_fails() {
+    const MIB: usize = 1 << 20;
+    let limit = Limit { base: MIB, factor: 100 };
+    let reserve = |len| Vec::<u8>::new().try_reserve_exact(len).is_ok();
+    let within = |input_len, len| bounded(limit, input_len, || reserve(len));
+    assert!(within(0, MIB) && !within(0, MIB + 1));
+    assert!(within(10, MIB + 1000) && !within(10, MIB + 1001));
+    // Many small ones count together, and what is freed does not count.
+    let small = |frees: bool| {
+        bounded(limit, 0, || {
+            let mut kept: Vec<Vec<u8>> = Vec::with_capacity(20);
+            (0..20).all(|_| {
+                let mut bytes = Vec::new();
+                let fits = bytes.try_reserve_exact(MIB / 10).is_ok();
+                if !frees {
+                    kept.push(bytes);
+                }
+                fits
+            })
+        })
+    };
+    assert!(small(true) && !small(false));
+    assert!(reserve(2 * MIB), "the limit ends with the work");
 }
