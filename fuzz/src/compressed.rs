@@ -1,5 +1,8 @@
 //! Stored forms of chunks: any payload is expanded or refused, and what is compressed expands.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use chunkstore::compression::columns::{join, split};
 use chunkstore::compression::{Compressor, Expander};
 use chunkstore::format::{Codec, ObjectKind, POINT_LEN, RecordHeader, Transform};
@@ -37,17 +40,32 @@ pub(crate) fn expand(bytes: &[u8]) -> bool {
     let id = ObjectKind::Data.chunk_id(expected.as_deref().unwrap_or_default());
     let stored_len = u32::try_from(payload.len()).expect("inputs are short");
     let header = RecordHeader { kind: ObjectKind::Data, codec, id, plain_len, stored_len };
-    let (mut expander, mut out) = (Expander::new(), Vec::new());
-    let is_accepted = expander.expand(&header, payload, &mut out).is_ok();
-    if is_accepted {
-        assert!(Some(&out) == expected.as_ref(), "it expands to something else");
-        let mut into = vec![0xee; out.len()];
-        expander.expand_into(&header, payload, &mut into).expect("it was expanded before");
-        assert!(into == out, "two ways of expanding give two results");
-        let other = RecordHeader { id: ObjectKind::Page.chunk_id(&out), ..header };
-        assert!(expander.expand(&other, payload, &mut out).is_err(), "any id is accepted");
+    EXPANDER.with_borrow_mut(|expander| check(expander, &header, payload, expected.as_ref()))
+}
+
+thread_local! {
+    // Contexts of zstd take longer to make than an input to run; a store, too, uses them for chunk after chunk.
+    static EXPANDER: RefCell<Expander> = RefCell::new(Expander::new());
+    static COMPRESSORS: RefCell<BTreeMap<i32, Compressor>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn check(
+    expander: &mut Expander,
+    header: &RecordHeader,
+    payload: &[u8],
+    expected: Option<&Vec<u8>>,
+) -> bool {
+    let mut out = Vec::new();
+    if expander.expand(header, payload, &mut out).is_err() {
+        return false;
     }
-    is_accepted
+    assert!(Some(&out) == expected, "it expands to something else");
+    let mut into = vec![0xee; out.len()];
+    expander.expand_into(header, payload, &mut into).expect("it was expanded before");
+    assert!(into == out, "two ways of expanding give two results");
+    let other = RecordHeader { id: ObjectKind::Page.chunk_id(&out), ..*header };
+    assert!(expander.expand(&other, payload, &mut out).is_err(), "any id is accepted");
+    true
 }
 
 /// Expands a frame by zstd alone, which accepts more than a store does: several frames, and skippable ones.
@@ -87,13 +105,23 @@ pub(crate) fn compress(bytes: &[u8]) -> bool {
     let Some((choice, plain)) = bytes.split_first().filter(|(_, plain)| !plain.is_empty()) else {
         return false;
     };
-    let mut compressor = Compressor::new(i32::from(choice % 10) - 4).expect("a permitted level");
+    let level = i32::from(choice % 10) - 4;
+    COMPRESSORS.with_borrow_mut(|compressors| {
+        let compressor = compressors
+            .entry(level)
+            .or_insert_with(|| Compressor::new(level).expect("a permitted level"));
+        check_compressor(compressor, plain, choice & 128 != 0);
+    });
+    true
+}
+
+fn check_compressor(compressor: &mut Compressor, plain: &[u8], has_points: bool) {
     let id = ObjectKind::Data.chunk_id(plain);
     let mut stored = Vec::new();
-    let codec = if choice & 128 == 0 {
-        compressor.compress(ObjectKind::Data, &id, plain, &mut stored)
-    } else {
+    let codec = if has_points {
         compressor.compress_points(ObjectKind::Data, &id, plain, &mut stored)
+    } else {
+        compressor.compress(ObjectKind::Data, &id, plain, &mut stored)
     };
     let codec = codec.expect("what was made expands");
     assert!(stored.len() < plain.len() || codec == Codec::Raw && stored == plain);
@@ -101,28 +129,30 @@ pub(crate) fn compress(bytes: &[u8]) -> bool {
     let (plain_len, stored_len) = (len(plain), len(&stored));
     let header = RecordHeader { kind: ObjectKind::Data, codec, id, plain_len, stored_len };
     let mut out = Vec::new();
-    Expander::new().expand(&header, &stored, &mut out).expect("the compressor has tried it");
+    EXPANDER
+        .with_borrow_mut(|expander| expander.expand(&header, &stored, &mut out))
+        .expect("the compressor has tried it");
     assert!(out == plain);
-    true
 }
 
-/// Points as columns: what is split is joined again, and any bytes are columns.
+/// Points as columns, by the transform of the first byte: what is split is joined again, and any bytes are columns.
 pub(crate) fn points_transform(bytes: &[u8]) -> bool {
+    let Some((choice, bytes)) = bytes.split_first() else { return false };
+    let Ok(transform) = Transform::from_byte(*choice) else { return false };
     let plain = &bytes[..bytes.len() / POINT_LEN * POINT_LEN];
     let mut columns = Vec::new();
     let mut joined = vec![0; plain.len()];
-    for transform in Transform::all() {
-        let is_exact = split(transform, plain, &mut columns);
-        assert_eq!(columns.len(), plain.len());
-        join(transform, &columns, &mut joined);
-        assert!(joined == plain || !is_exact);
-        join(transform, plain, &mut joined);
-    }
-    !plain.is_empty()
+    let is_exact = split(transform, plain, &mut columns);
+    assert_eq!(columns.len(), plain.len());
+    join(transform, &columns, &mut joined);
+    assert!(joined == plain || !is_exact);
+    join(transform, plain, &mut joined);
+    is_exact
 }
 
 pub(crate) fn points_seeds() -> Vec<Vec<u8>> {
     let file = seeds::whisper_file();
-    let header_len = file.header().header_len();
-    vec![file.bytes()[header_len..].to_vec(), file.bytes()[header_len..][..POINT_LEN].to_vec()]
+    let slots = &file.bytes()[file.header().header_len()..];
+    let of = |transform: Transform| [&[transform.to_byte()][..], slots].concat();
+    Transform::all().map(of).collect()
 }

@@ -81,7 +81,9 @@ pub(crate) fn point_ranges(bytes: &[u8]) -> bool {
         offset: archive.offset.into(),
         point_count: archive.points,
     };
-    let archives: Vec<PointArchive> = header.archives().iter().map(of).collect();
+    // The header has them by their step.
+    let mut archives: Vec<PointArchive> = header.archives().iter().map(of).collect();
+    archives.sort_unstable_by_key(|archive| archive.offset);
     let mut end = 0;
     for range in ranges(file_len, &archives) {
         assert_eq!(range.offset, end);
