@@ -5,14 +5,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Seconds for each fuzz target.
+# Seconds for each fuzz target, at most.
 FUZZ_SECONDS ?= 60
 
 # Where the images and stores of the comparison with other programs lie.
 PEERS_DIR ?= /var/tmp/backy-peers
 WHISPER_DIR ?= /var/tmp/backy-whisper
 
-.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz-smoke bench bench-peers bench-scale bench-nbd bench-whisper prove ci
+.PHONY: help demo test fmt fmt-check lint doc deny typos fuzz fuzz-smoke bench bench-peers bench-scale bench-nbd bench-whisper prove ci
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,8 +43,11 @@ typos: ## check the spelling (needs typos)
 	@scripts/require typos "cargo install --locked typos-cli"
 	typos
 
-fuzz-smoke: ## run every fuzz target for a minute (FUZZ_SECONDS=60; needs nightly and cargo-fuzz)
+fuzz-smoke: ## run every fuzz target for a minute, or 10^7 times (FUZZ_SECONDS=60; needs nightly Rust)
 	@scripts/fuzz-smoke $(FUZZ_SECONDS)
+
+fuzz: ## the same, and take what is found into the corpus (FUZZ_SECONDS=600 finds more)
+	@FUZZ_KEEP=1 scripts/fuzz-smoke $(FUZZ_SECONDS)
 
 bench: ## measure throughput; takes minutes, wants a quiet machine
 	cargo bench -p backy-benches --locked

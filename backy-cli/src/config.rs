@@ -100,14 +100,20 @@ impl Config {
             }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        match serde_saphyr::from_str::<Self>(&text) {
-            Ok(config) if config.whisper.is_some() && config.source.kind != SourceKind::Whisper => {
-                let reason = "it has a section whisper, and the source is none".to_owned();
-                Err(ConfigError::Invalid { path, reason })
-            }
+        match Self::parse(&text) {
             Ok(config) => Ok(Some(config)),
-            Err(error) => Err(ConfigError::Invalid { path, reason: one_line(&error.to_string()) }),
+            Err(reason) => Err(ConfigError::Invalid { path, reason }),
         }
+    }
+
+    /// Reads a configuration from its text, or says what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let config = serde_saphyr::from_str::<Self>(text);
+        let config = config.map_err(|error| one_line(&error.to_string()))?;
+        if config.whisper.is_some() && config.source.kind != SourceKind::Whisper {
+            return Err("it has a section whisper, and the source is none".to_owned());
+        }
+        Ok(config)
     }
 
     /// Writes the configuration of a backup directory durably.

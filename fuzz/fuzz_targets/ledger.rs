@@ -1,18 +1,6 @@
-//! Ledger: no panic, and what decodes encodes back to the same bytes.
-
+//! Runs the fuzz target of this name, whose code is in `fuzz/src`.
 #![no_main]
-
-use chunkstore::format::Ledger;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    check(bytes);
-    let checksum = blake3::hash(bytes);
-    check(&[bytes, checksum.as_bytes()].concat());
+const TARGET: backy_fuzz::Target = backy_fuzz::target(env!("CARGO_BIN_NAME"));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    TARGET.run(bytes);
 });
-
-fn check(bytes: &[u8]) {
-    if let Ok(ledger) = Ledger::decode(bytes) {
-        assert_eq!(ledger.encode(), bytes);
-    }
-}

@@ -1,12 +1,6 @@
-//! Tree page: no panic, and what decodes encodes back to the same bytes.
-
+//! Runs the fuzz target of this name, whose code is in `fuzz/src`.
 #![no_main]
-
-use chunkstore::format::TreePage;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(decoded) = TreePage::decode(bytes) {
-        assert_eq!(decoded.encode(), bytes);
-    }
+const TARGET: backy_fuzz::Target = backy_fuzz::target(env!("CARGO_BIN_NAME"));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    TARGET.run(bytes);
 });
