@@ -75,7 +75,7 @@ const fn limited(limit: Limit, target: Target) -> Target {
 }
 
 /// All targets, by name.
-pub const TARGETS: [Target; 35] = [
+pub const TARGETS: [Target; 36] = [
     limited(compressed::LIMIT, decoder("compress", compressed::compress, seeds::plain_chunks)),
     decoder("condemned_list", structures::condemned_list, structures::condemned_list_seeds),
     decoder("config", texts::config, texts::config_seeds),
@@ -109,6 +109,7 @@ pub const TARGETS: [Target; 35] = [
     limited(store::LIMIT, decoder("store_bytes", store::bytes, store::bytes_seeds)),
     decoder("store_config", documents::store_config, documents::store_config_seeds),
     limited(store::LIMIT, decoder("store_index", store::index, store::index_seeds)),
+    limited(store::LIMIT, decoder("store_operations", store::operations, store::operations_seeds)),
     limited(store::LIMIT, decoder("store_overlay", store::overlay, store::overlay_seeds)),
     limited(store::LIMIT, decoder("store_pack", store::pack, store::pack_seeds)),
     decoder("tree_page", structures::tree_page, structures::tree_page_seeds),

@@ -11,9 +11,10 @@ use chunkstore::compression::Expander;
 use chunkstore::format::{ObjectKind, PackFooter, RecordHeader};
 use chunkstore::vfs::simulated::SimulatedVfs;
 use chunkstore::whisper::{Aggregation, Point, Retention, WhisperFile};
-use support::damage::SmallStore;
 use support::memory_tree::{MemoryTree, backup_tree};
 use support::simulated_store::create;
+
+use crate::store::small_store;
 
 const DOCUMENT: &str = include_str!("../../docs/format.md");
 
@@ -22,7 +23,7 @@ static FILES: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
     let mut files = Vec::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
     collect(&golden, &mut files);
-    for vfs in [SmallStore::new().vfs, tree_store()] {
+    for vfs in [small_store().0, tree_store()] {
         for (path, _) in vfs.all_files() {
             let bytes = vfs.read_all(&path).expect("the file was listed");
             files.push((path, bytes));

@@ -59,7 +59,7 @@ replays! {
     compress condemned_list config expand export_name given_up glob ledger mismatch_report names
     nbd_message nbd_session overlay_header overlay_map pack_footer pack_header page point_ranges
     points_transform quarantined record_header revision_record revision_spec revision_state root
-    schedule session_record store_bytes store_config store_index store_overlay store_pack tree_page
+    schedule session_record store_bytes store_config store_index store_operations store_overlay store_pack tree_page
     tree_root whisper_file
 }
 

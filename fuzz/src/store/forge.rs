@@ -27,7 +27,7 @@ pub(super) fn fix(path: &Path, bytes: &mut Vec<u8>) {
         FileKind::State => fix_document(bytes, "chunkstore state"),
         FileKind::Session => fix_document(bytes, "chunkstore session"),
         FileKind::Condemned | FileKind::Ledger => fix_digest(bytes),
-        FileKind::Index | FileKind::Lock => {}
+        _ => {}
     }
 }
 

@@ -4,6 +4,7 @@
 mod edits;
 mod forge;
 mod hook;
+mod operations;
 mod overlay;
 
 use std::collections::BTreeMap;
@@ -17,13 +18,14 @@ use chunkstore::ops::{self, ScrubOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
 use chunkstore::vfs::simulated::SimulatedVfs;
-use support::damage::SmallStore;
+use support::history::{Operation, World};
 use support::images;
 use support::simulated_store::{
     STORE_PATH, backup, describe, open, purge_now, restore, verify_all,
 };
 
 use self::edits::Edits;
+pub(crate) use self::operations::{operations, operations_seeds};
 pub(crate) use self::overlay::{overlay, overlay_seeds};
 use crate::memory::Limit;
 use crate::seeds;
@@ -45,11 +47,32 @@ struct Scene {
 
 static SCENE: LazyLock<Scene> = LazyLock::new(|| {
     hook::install();
-    let SmallStore { vfs, model } = SmallStore::new();
-    let images = model.acknowledged.into_iter().map(|(id, it)| (id, it.bytes)).collect();
+    let (vfs, images) = small_store();
     let files = vfs.all_files().into_iter().filter(|(_, len)| *len != 0);
     Scene { files: files.map(|(path, _)| path).collect(), vfs, images }
 });
+
+/// Returns a store with revisions of three sources, marks, a condemned list and a ledger, and its images.
+pub(crate) fn small_store() -> (SimulatedVfs, BTreeMap<RevisionId, Arc<Vec<u8>>>) {
+    use Operation::{BackUp, Forget, Purge, Tag, Verify};
+    let mut world = World::new(SimulatedVfs::new());
+    world.create().expect("a new store");
+    for operation in [
+        BackUp { source: 0, edit: 1 },
+        BackUp { source: 0, edit: 2 },
+        BackUp { source: 1, edit: 3 },
+        BackUp { source: 2, edit: 4 },
+        Tag { pick: 0, tags: 3, autoremove: false },
+        Forget { pick: 3 },
+        Purge { has_grace: true },
+        Verify,
+    ] {
+        world.must_run(operation);
+    }
+    let revisions = world.model.acknowledged.iter();
+    let images = revisions.map(|(id, it)| (*id, Arc::new(it.bytes().to_vec()))).collect();
+    (world.vfs.kill(), images)
+}
 
 /// Revisions that can be read, and their bytes.
 type Readable = BTreeMap<RevisionId, Vec<u8>>;

@@ -99,6 +99,10 @@ impl SimulatedVfs {
     }
 
     /// Shows every file to `look`: its absolute path and its live bytes, sorted by directory.
+    ///
+    /// # Panics
+    ///
+    /// If the file system contradicts itself, which cannot be.
     pub fn for_each_file(&self, mut look: impl FnMut(&Path, &[u8])) {
         let state = self.state();
         let mut files = Vec::new();
