@@ -51,8 +51,8 @@ const HARMLESS: [(&str, &str); 12] = [
         "directory quarantine",
         "what is moved there is damaged; if it is not moved, it is found again",
     ),
-    ("directory quarantine/*/*", "as above"),
     ("directory quarantine/*", "as above"),
+    ("directory quarantine/*/*", "as above"),
     ("file quarantine/*/*state", "a copy of what was damaged, for people to look at"),
 ];
 
@@ -272,4 +272,15 @@ fn history_of_everything_leaves_a_sound_store_without_any_fault() {
     assert!(end.vfs.read_all("/store/ballast").is_ok());
     check_store(&end.vfs.kill(), &end.model, 300_000);
     check_store(&end.vfs.crash(&NOTHING_KEPT, 0), &end.model, 300_001);
+}
+
+#[test]
+fn document_shows_the_harmless_syncs_with_their_reasons() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let rows = document.lines().skip_while(|line| !line.starts_with("| sync |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let expected: Vec<String> =
+        HARMLESS.iter().map(|(purpose, reason)| format!("| `{purpose}` | {reason} |")).collect();
+    assert_eq!(rows, expected);
 }
