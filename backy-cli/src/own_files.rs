@@ -37,6 +37,11 @@ pub(crate) fn refuse(
     })
 }
 
+/// Returns whether this is the name of something that is made in a backup directory before it has a store.
+pub(crate) fn is_left_by_a_start(name: &Path) -> bool {
+    Layout::DIRECTORIES.iter().any(|own| name == Path::new(own))
+}
+
 /// Returns the path without symbolic links, as far as it exists.
 fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

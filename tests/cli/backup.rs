@@ -33,6 +33,19 @@ fn start_in_a_foreign_directory_is_refused() {
 }
 
 #[test]
+fn start_that_was_interrupted_is_taken_up_by_the_same_command() {
+    let scene = Scene::with_init();
+    // As far as it is before the store has its configuration.
+    for name in ["config", "store.json", "index.redb", "ballast"] {
+        fs::remove_file(scene.backup_path(name)).unwrap();
+    }
+    fs::remove_dir(scene.backup_path("condemned")).unwrap();
+    scene.write("vm1/tmp/0123", "half a store.json");
+    scene.succeeds(["backup", "--source", "file:disk.img"]);
+    assert_eq!(scene.revision_count(), 1);
+}
+
+#[test]
 fn another_source_than_the_configured_one_is_refused() {
     let scene = Scene::with_init();
     scene.write_image("other.img", 1000, 3);

@@ -2,6 +2,7 @@
 //! store is tested through the library.
 
 mod backup;
+mod catalogue;
 mod damage;
 mod diff;
 mod expire;

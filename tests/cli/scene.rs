@@ -68,6 +68,11 @@ impl Scene {
         self.directory.path().join(name)
     }
 
+    /// Returns the directory of the scene, without symbolic links, as the kernel names it.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().canonicalize().expect("the directory is there")
+    }
+
     /// Returns the path of something in the backup directory.
     pub(crate) fn backup_path(&self, name: &str) -> PathBuf {
         self.path(BACKUP_DIR).join(name)

@@ -214,7 +214,8 @@ fn configured_source(
     Ok(filename)
 }
 
-/// A directory that holds other files was probably not meant to become a backup directory.
+/// A directory that holds other files was probably not meant to become a backup directory. What a start that was interrupted
+/// has left is no other file.
 fn refuse_foreign_directory(path: &Path) -> Result<(), CommandError> {
     let failed = |source| CommandError::File { action: "list", path: path.to_owned(), source };
     let entries = match fs::read_dir(path) {
@@ -222,8 +223,12 @@ fn refuse_foreign_directory(path: &Path) -> Result<(), CommandError> {
         entries => entries.map_err(failed)?,
     };
     for entry in entries {
-        // A fresh file system has this one.
-        if entry.map_err(failed)?.file_name() != "lost+found" && !holds_store(path) {
+        let name = entry.map_err(failed)?.file_name();
+        // A fresh file system has the first one.
+        let is_expected = name == "lost+found"
+            || own_files::is_left_by_a_start(Path::new(&name))
+            || holds_store(path);
+        if !is_expected {
             return Err(CommandError::Refused {
                 what: format!("{} is neither empty nor a backup directory", path.display()),
                 hint: "use an empty directory, or `backy init` to make this one a backup directory"

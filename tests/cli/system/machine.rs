@@ -132,6 +132,18 @@ impl Mount {
         Self::new(&[OsStr::new("-o"), OsStr::new("loop"), image.as_os_str()], point)
     }
 
+    /// Mounts a file system in memory on `mnt` of the scene.
+    pub(crate) fn memory(scene: &Scene) -> Result<Self, String> {
+        let point = scene.path("mnt");
+        fs::create_dir(&point).unwrap();
+        Self::memory_at(point)
+    }
+
+    /// Mounts a file system in memory on a directory.
+    pub(crate) fn memory_at(point: PathBuf) -> Result<Self, String> {
+        Self::new(&["-t", "tmpfs", "tmpfs"].map(OsStr::new), point)
+    }
+
     /// Shows a directory a second time, on `mnt` of the scene, where nothing can be written.
     pub(crate) fn read_only(scene: &Scene, directory: &Path) -> Result<Self, String> {
         let point = scene.path("mnt");

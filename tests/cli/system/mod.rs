@@ -8,6 +8,7 @@
 
 mod bad_source;
 mod compare;
+mod failing_calls;
 mod failing_disk;
 mod full_disk;
 mod guest;

@@ -18,5 +18,5 @@ mod problems;
 mod restoring;
 mod shared_store;
 mod start;
-mod trees;
+pub(crate) mod trees;
 mod versions;

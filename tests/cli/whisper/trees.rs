@@ -72,7 +72,7 @@ pub(super) fn file_with(points: &[Point]) -> Vec<u8> {
 }
 
 /// Returns a whisper file with a hundred points; another one for each seed.
-pub(super) fn content(seed: u32) -> Vec<u8> {
+pub(crate) fn content(seed: u32) -> Vec<u8> {
     let point = |index: u32| Point {
         time: steps_ago(index + 1),
         value: f64::from(seed * 1000 + index) / 7.0,

@@ -36,7 +36,7 @@ pub(super) fn run(
         (_, true) => None,
         (Some(path), false) => Some(lock(path, arguments.lock_timeout, ui)?),
         // What is no backup directory yet must be empty to become one, and what is not meant for metrics stays as it is.
-        (None, false) if changes_nothing || !holds_metrics(directory) => None,
+        (None, false) if changes_nothing || !holds_metrics(directory)? => None,
         (None, false) => Some(lock(&directory.join(LOCK_NAME), arguments.lock_timeout, ui)?),
     };
     work()?;
@@ -50,9 +50,9 @@ pub(super) fn run(
 }
 
 /// Returns whether this is a backup directory of whisper files.
-fn holds_metrics(directory: &Path) -> bool {
-    let config = Config::read(directory);
-    config.is_ok_and(|config| config.is_some_and(|it| it.source.kind == SourceKind::Whisper))
+fn holds_metrics(directory: &Path) -> Result<bool, CommandError> {
+    let config = Config::read(directory)?;
+    Ok(config.is_some_and(|config| config.source.kind == SourceKind::Whisper))
 }
 
 /// Returns a random time of at most so many seconds.
