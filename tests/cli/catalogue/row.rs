@@ -62,6 +62,9 @@ pub(super) enum After {
     Wounded,
 }
 
+/// Takes a fault back.
+pub(super) type Undo = Box<dyn FnOnce(&Scene)>;
+
 /// A fault that was made.
 #[derive(Default)]
 pub(super) struct Fault {
@@ -70,7 +73,7 @@ pub(super) struct Fault {
     /// Put before the program: what makes its calls fail.
     pub(super) wrapper: Vec<String>,
     /// Takes the fault away again.
-    pub(super) undo: Option<Box<dyn FnOnce(&Scene)>>,
+    pub(super) undo: Option<Undo>,
     /// Kept as long as the fault lasts, such as something that is mounted.
     pub(super) guard: Option<Box<dyn std::any::Any>>,
 }
