@@ -422,19 +422,6 @@ impl LocalStorage {
         }
     }
 
-    /// Moves a condemned list that cannot be read to `quarantine/`, durably.
-    pub(crate) fn quarantine_condemned(&self, generation: u64) -> Result<()> {
-        let from = self.layout.condemned(generation);
-        let to = self.layout.directory("quarantine").join(format!("condemned-{generation:020}"));
-        self.vfs()
-            .rename_replace(&from, &to)
-            .map_err(Error::storage("move to quarantine", &from))?;
-        for directory in [parent_of(&to), parent_of(&from)] {
-            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
-        }
-        Ok(())
-    }
-
     /// Returns the names of all files of given-up lists.
     pub(crate) fn list_given_up(&self) -> Result<Vec<ChunkId>> {
         let parse = |name: &str| name.strip_prefix("given-up-")?.parse().ok();

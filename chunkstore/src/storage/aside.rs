@@ -11,6 +11,19 @@ use crate::planted::{Bug, has};
 use crate::vfs::{parent_of, read_file};
 
 impl LocalStorage {
+    /// Moves a condemned list that cannot be read to `quarantine/`, durably.
+    pub(crate) fn quarantine_condemned(&self, generation: u64) -> Result<()> {
+        let from = self.layout.condemned(generation);
+        let to = self.layout.directory("quarantine").join(format!("condemned-{generation:020}"));
+        self.vfs()
+            .rename_replace(&from, &to)
+            .map_err(Error::storage("move to quarantine", &from))?;
+        for directory in [parent_of(&to), parent_of(&from)] {
+            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+        }
+        Ok(())
+    }
+
     /// Moves the record or the state of a revision to `quarantine/`, durably, and returns where it is then. Nothing that is there already
     /// is replaced. `None` if there is no such file.
     pub(crate) fn move_aside(

@@ -16,6 +16,12 @@ const CUTS: (&str, &str) = ("8", "2");
 /// The same in long runs: more than a thousand states.
 const CUTS_IN_LONG_RUNS: (&str, &str) = ("450", "4");
 
+/// Exit code of a script that met something else than it wanted to show.
+const NOTHING_SHOWN: i32 = 75;
+
+/// How often a script is run that shows nothing.
+const ATTEMPTS: u32 = 4;
+
 fn is_long() -> bool {
     std::env::var_os("BACKY_LONG_TESTS").is_some()
 }
@@ -26,7 +32,15 @@ pub(super) fn run_script(name: &str, arguments: &[&str], environment: &[(&str, &
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/powerfail").join(name);
     let mut command = tool("bash");
     command.arg(&script).args(arguments).env("BACKY", env!("CARGO_BIN_EXE_backy"));
-    let output = command.envs(environment.iter().copied()).output().expect("there is a shell");
+    command.envs(environment.iter().copied());
+    let mut run = || command.output().expect("there is a shell");
+    let mut output = run();
+    for _ in 1..ATTEMPTS {
+        if output.status.code() != Some(NOTHING_SHOWN) {
+            break;
+        }
+        output = run();
+    }
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(SKIPPED) {
