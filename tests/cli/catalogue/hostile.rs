@@ -286,7 +286,8 @@ pub(super) const ROWS: &[Row] = &[
         "the chunk that is missing by that",
         wounded(
             |stage| changed_pack(stage, |pack| with_table(pack, |table| table[..32].fill(0x5a))),
-            &[run("verify -r all --all-data", 4, &["{chunk}"]), run("scrub", 4, &["{pack}"])],
+            // A scrub checks records, and none of these is damaged: only who needs the chunk misses it.
+            &[run("verify -r all --all-data", 4, &["{chunk}"])],
         ),
     ),
     row(
