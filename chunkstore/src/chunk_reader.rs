@@ -285,7 +285,7 @@ impl RecordPlace {
             && header.kind == self.kind
             && header.stored_len == self.location.stored_len
             && header.plain_len == self.location.plain_len;
-        if matches || has(Bug::HitUnchecked) {
+        if matches {
             Ok(())
         } else {
             Err(FormatError::Inconsistent { what: "another record is in its place" })

@@ -16,7 +16,7 @@ use support::attempt::panic_of;
 type Search = fn() -> Option<String>;
 
 /// Every bug with the search that must find it.
-const TABLE: [(Bug, Search); 21] = [
+const TABLE: [(Bug, Search); 19] = [
     (Bug::FileNotSynced, searches::power_cuts),
     (Bug::NameNotSynced, searches::power_cuts),
     (Bug::DirectoryNotSynced, searches::power_cuts),
@@ -34,8 +34,6 @@ const TABLE: [(Bug, Search); 21] = [
     (Bug::ChunkUnhashed, searches::flips),
     (Bug::DamageReadsAsZeros, searches::flips),
     (Bug::DocumentUnchecked, searches::flips),
-    (Bug::HitUnchecked, scenes::index_that_leads_elsewhere),
-    (Bug::QuarantineIgnored, scenes::healed_chunk_with_a_new_index),
     (Bug::PredictionUnconfirmed, scenes::chunk_list_after_a_change),
     (Bug::DoubtIgnored, scenes::backup_after_a_doubt),
 ];

@@ -11,7 +11,6 @@ use super::tables::PackRow;
 use super::{Change, Fault, Index, fault};
 use crate::error::{Error, ObjectName};
 use crate::pack::read_contents;
-use crate::planted::{Bug, has};
 use crate::progress::{Phase, Progress};
 use crate::session;
 use crate::storage::Storage;
@@ -56,9 +55,8 @@ impl Index {
                     let number = u32::try_from(rows.len())
                         .map_err(|_| Fault::Damaged("there are too many packs".to_owned()))?;
                     rows.push(row(id, &contents, generation_of(&id)));
-                    buckets.add(number, &contents.records, |chunk| {
-                        quarantine.contains(&id, chunk) && !has(Bug::QuarantineIgnored)
-                    })?;
+                    buckets
+                        .add(number, &contents.records, |chunk| quarantine.contains(&id, chunk))?;
                     rebuilt.packs += 1;
                     rebuilt.records += contents.records.len() as u64;
                     let object = ObjectName::Pack(id);

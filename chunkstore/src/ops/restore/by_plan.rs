@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::format::{FormatError, ObjectKind, RecordHeader};
 use crate::image_reader::check_len;
 use crate::pack::read_record;
-use crate::planted::{Bug, has};
 
 pub(super) fn write(run: &Run<'_>) -> RestoreResult<()> {
     let next_span = AtomicUsize::new(0);
@@ -157,7 +156,7 @@ pub(super) fn expand(
         && header.kind == ObjectKind::Data
         && header.stored_len == expected.stored_len
         && header.plain_len == expected.len;
-    if !is_expected && !has(Bug::HitUnchecked) {
+    if !is_expected {
         return Err(FormatError::Inconsistent { what: "another record is in its place" });
     }
     expander.expand_into(&header, payload, plain)
