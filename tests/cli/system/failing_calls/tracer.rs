@@ -189,6 +189,12 @@ impl Call {
         })
     }
 
+    /// Returns the last argument of a call that has an offset there.
+    pub(super) fn offset(&self) -> Option<u64> {
+        let end = self.text.rfind(") = ").or_else(|| self.text.rfind(" <unfinished"))?;
+        self.text[..end].rsplit(", ").next()?.parse().ok()
+    }
+
     /// Returns the paths in the scene that the call is about.
     pub(super) fn paths(&self, scene: &Scene) -> Vec<PathBuf> {
         let root = scene.root();
