@@ -124,6 +124,8 @@ impl Store {
                 match self.read_revision(&source, id) {
                     Ok(Some(_)) => return Ok(source),
                     Ok(None) => {}
+                    // What cannot be read may be the one: nothing is concluded from that.
+                    Err(error @ Error::Storage { .. }) => return Err(error),
                     // Whoever asks reads it too, and says what is wrong with it.
                     Err(_) => drop(unreadable.get_or_insert(source)),
                 }
