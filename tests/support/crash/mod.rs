@@ -8,7 +8,7 @@
 mod cut;
 mod shrink;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use chunkstore::error::{self, Error};
@@ -126,7 +126,12 @@ pub fn explore(history: &History, depth: &Depth) -> Result<Explored, Box<Failure
 ///
 /// If the history fails although nothing stops it.
 pub fn search(history: &History, depth: &Depth) -> Result<Explored, Box<Failure>> {
-    let mut search = Search { seen: HashSet::new(), explored: Explored::default(), depth };
+    let mut search = Search {
+        seen: HashSet::new(),
+        recovery_calls: HashMap::new(),
+        explored: Explored::default(),
+        depth,
+    };
     search.explored.histories = 1;
     let mut before = World::new(SimulatedVfs::new());
     // Stops are chosen among the calls of all operations, so that each has its share.
@@ -201,6 +206,8 @@ pub fn take(world: &mut World, history: &History, step: usize) -> error::Result<
 /// A search through the states of one history.
 struct Search<'a> {
     seen: HashSet<[u8; 32]>,
+    /// Calls of a recovery after a stop in each step. That of each state would take as long as to look at it, and they hardly differ.
+    recovery_calls: HashMap<usize, u64>,
     explored: Explored,
     depth: &'a Depth,
 }
@@ -243,7 +250,9 @@ impl Search<'_> {
         if !is_second {
             return None;
         }
-        let second = SecondCut::of(cut, recovery_call_count(&vfs, &world.model));
+        let calls = self.recovery_calls.entry(cut.step);
+        let call_count = *calls.or_insert_with(|| recovery_call_count(&vfs, &world.model));
+        let second = SecondCut::of(cut, call_count);
         let cut = Cut { second: Some(second), ..*cut };
         self.explored.states += 1;
         self.explored.second += 1;
