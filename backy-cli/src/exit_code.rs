@@ -7,6 +7,7 @@ use chunkstore::format::FormatError;
 use chunkstore::ops::thin::ThinError;
 use chunkstore::source::SourceError;
 use chunkstore::target::TargetError;
+use rustix::io::Errno;
 
 use crate::command_error::CommandError;
 use crate::config::ConfigError;
@@ -78,12 +79,24 @@ fn of_config(error: &ConfigError) -> u8 {
     match error {
         ConfigError::Exists { .. } => REFUSED,
         ConfigError::Write { source, .. } => of_io(source),
-        ConfigError::Read { source, .. } => match of_io(source) {
-            PERMISSION => PERMISSION,
-            _ => USAGE,
-        },
+        ConfigError::Read { source, .. } if is_no_file(source) => USAGE,
+        ConfigError::Read { source, .. } => of_io(source),
         ConfigError::Invalid { .. } | ConfigError::TooLong { .. } => USAGE,
     }
+}
+
+/// Returns whether an error says that no file can be read there, whatever the state of the medium.
+fn is_no_file(error: &io::Error) -> bool {
+    let is_of_path = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidFilename
+    );
+    is_of_path || Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 fn of_target(error: &TargetError) -> u8 {
@@ -136,8 +149,6 @@ fn of_signal(signal: usize) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     fn storage(errno: Errno) -> CommandError {
@@ -157,6 +168,21 @@ mod tests {
             (Errno::STALE, STORE_IO),
         ] {
             assert_eq!(of(&storage(errno), 0), code, "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn configuration_that_is_no_file_is_told_from_a_medium_that_fails() {
+        for (errno, code) in [
+            (Errno::NOENT, USAGE),
+            (Errno::ISDIR, USAGE),
+            (Errno::LOOP, USAGE),
+            (Errno::ACCESS, PERMISSION),
+            (Errno::IO, STORE_IO),
+        ] {
+            let path = "/backup/config".into();
+            let error = ConfigError::Read { path, source: io::Error::from(errno) };
+            assert_eq!(of(&CommandError::Config(error), 0), code, "{errno:?}");
         }
     }
 

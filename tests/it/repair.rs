@@ -372,7 +372,7 @@ fn repair_survives_a_stop_and_a_failure_at_any_call() {
     run(&open(&whole, 2).unwrap()).unwrap();
     let modes: Vec<CrashMode> = CrashMode::all().collect();
     let mut attempts = Attempts::default();
-    for call in (0..whole.mutating_call_count() + 2).step_by(choose(2, 1)) {
+    for call in (0..whole.mutating_call_count() + 2).step_by(choose(4, 1)) {
         let vfs = scene.vfs.kill();
         let store = open(&vfs, 2).unwrap();
         vfs.set_faults(FaultPlan::stop_at_mutation(call));

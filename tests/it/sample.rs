@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunkstore::format::{MismatchReport, ObjectKind};
-use chunkstore::ops::{self, BackupError, BackupOptions, BackupStats, SampleMismatch, SampleSize};
+use chunkstore::ops::{
+    self, BackupError, BackupOptions, BackupStats, SampleMismatch, SampleSize, TreeBackupOptions,
+};
 use chunkstore::progress::NoProgress;
 use chunkstore::source::{Source, SourceError};
 use chunkstore::store::Store;
 use chunkstore::vfs::simulated::{FaultKind, FaultPlan, SimulatedVfs};
+use support::damage::Notes;
 use support::images;
 use support::memory::MemorySource;
 use support::memory_tree::{MemoryTree, backup_tree};
@@ -264,6 +267,21 @@ fn damage_that_the_sample_meets_is_healed_by_the_same_backup() {
             );
         }
     }
+}
+
+#[test]
+fn file_that_cannot_be_read_again_is_told() {
+    let store = create(&SimulatedVfs::new(), 1).unwrap();
+    let mut tree = MemoryTree::default();
+    tree.write("sound", &[1; 5000]);
+    tree.write("once", &[2; 5000]);
+    tree.readable_once.insert("once".to_owned());
+    let notes = Notes::default();
+    let options = TreeBackupOptions::new(BackupOptions::new("tree".parse().unwrap()));
+    ops::backup_tree(&store, &tree, &options, &notes).unwrap();
+    assert!(notes.name("once is not compared with the source: cannot read it: the disk is broken"));
+    assert!(!notes.name("sound"));
+    assert!(verify_all(&store).unwrap().is_sound());
 }
 
 #[test]

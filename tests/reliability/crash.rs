@@ -29,8 +29,8 @@ fn explore_everything(part: u64, parts: u64) {
         first: part,
         modes: choose(2, 21),
         seeds: choose(1, 4),
-        second_step: 10,
-        full_step: choose(4, 8),
+        second_step: choose(20, 10),
+        full_step: 8,
     };
     match explore(&History::of_everything(), &depth) {
         Ok(explored) => println!("crash: {explored}"),

@@ -108,7 +108,7 @@ fn fail_each_call(operation: Operation) {
     let (vfs, _, result) = base.run(operation, FaultPlan::none());
     result.expect("the operation works without faults");
     let count = vfs.call_count();
-    let step = choose(usize::try_from(count).expect("small").div_ceil(220), 1);
+    let step = choose(usize::try_from(count).expect("small").div_ceil(150), 1);
     let mut attempts = Attempts::default();
     for (turn, call) in (0..count).step_by(step).enumerate() {
         let kinds = FaultKind::ALL;
@@ -305,7 +305,7 @@ fn full_disk_at_any_byte_fails_the_backup_and_nothing_else() {
     let mut failed = 0;
     // The index grows beside its old self, so it may take more room for a while.
     let end = needed + (4 << 10);
-    for room in (0..end).step_by(choose(131, 7)) {
+    for room in (0..end).step_by(choose(257, 7)) {
         let mut backup_failed = false;
         attempts.attempt(
             || format!("room for {room} bytes"),
@@ -429,7 +429,7 @@ fn purge_on_a_full_disk_frees_space_with_the_ballast_and_loses_nothing_without()
     let base = base();
     let mut attempts = Attempts::default();
     let mut without_ballast = [0, 0];
-    for room in (0..40_000).step_by(choose(1931, 97)) {
+    for room in (0..40_000).step_by(choose(3847, 97)) {
         attempts.attempt(
             || format!("room for {room} bytes and a ballast"),
             || {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZero;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chunkstore::TreeReader;
 use chunkstore::error::Result;
@@ -38,7 +38,10 @@ pub struct MemoryTree {
     pub excluded: BTreeSet<String>,
     /// Files that give other bytes whenever they are read, with the same times: each reading adds 1 to the last byte.
     pub unfaithful: BTreeSet<String>,
+    /// Files that can be read once.
+    pub readable_once: BTreeSet<String>,
     reads: Arc<AtomicU8>,
+    read_once: Arc<Mutex<BTreeSet<String>>>,
     /// The tree as a whole cannot be listed.
     pub is_broken: bool,
     changes: i64,
@@ -72,6 +75,18 @@ impl MemoryTree {
             return Err(FileError::Io { action: "open", source });
         }
         self.files.get(&name).ok_or(FileError::Vanished)
+    }
+
+    fn check_is_first_reading(&self, path: &TreePath) -> Result<(), FileError> {
+        let Some(name) = self.readable_once.iter().find(|it| it.as_bytes() == path.as_bytes())
+        else {
+            return Ok(());
+        };
+        let mut read = self.read_once.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.insert(name.clone()) {
+            return Ok(());
+        }
+        Err(FileError::Io { action: "read", source: io::Error::other("the disk is broken") })
     }
 }
 
@@ -114,6 +129,7 @@ impl TreeSource for MemoryTree {
         take: &mut dyn FnMut(FilePiece<'_>) -> ControlFlow<()>,
     ) -> Result<FileStatus, FileError> {
         let file = self.file(path)?;
+        self.check_is_first_reading(path)?;
         let mut bytes = file.bytes.clone();
         let is_unfaithful = self.unfaithful.iter().any(|name| name.as_bytes() == path.as_bytes());
         if let Some(last) = bytes.last_mut().filter(|_| is_unfaithful) {

@@ -73,7 +73,7 @@ pub struct ScrubStats {
     pub checked_bytes: u64,
     /// Chunks that cannot be had, or a copy of which is damaged, and which bytes of which revisions that costs.
     pub damaged: Vec<DamagedChunk>,
-    /// Packs with damage in their header, their table, or in a record's header.
+    /// Packs with damage in their header, their table, or in a record's header, and those that are other packs than their names say.
     pub damaged_packs: Vec<(PackId, String)>,
     /// Revisions that are marked as damaged now.
     pub damaged_revisions: Vec<RevisionId>,

@@ -180,7 +180,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "G13",
         "one read of the configuration fails",
-        "2",
+        "8",
         "the file; a job does not go on without its lock",
         whole(
             |stage| {
@@ -196,9 +196,9 @@ pub(super) const ROWS: &[Row] = &[
                 ]))
             },
             &[
-                run("status", 2, &["config", "Input/output error"]),
-                run("whisper list", 2, &["config", "Input/output error"]),
-                run("whisper restore", 2, &["config", "Input/output error"]),
+                run("status", 8, &["config", "Input/output error"]),
+                run("whisper list", 8, &["config", "Input/output error"]),
+                run("whisper restore", 8, &["config", "Input/output error"]),
             ],
         ),
     ),

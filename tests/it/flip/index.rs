@@ -15,7 +15,7 @@ fn no_flip_in_the_index_costs_anything() {
     let used: Vec<usize> = (0..bytes.len()).filter(|offset| bytes[*offset] != 0).collect();
     let mut numbers = Numbers::new(11);
     let mut tally = Tally::new();
-    let step = choose(used.len().div_ceil(20), 1);
+    let step = choose(used.len().div_ceil(14), 1);
     let random = (0..choose(6, 5000)).map(|_| numbers.below(bytes.len())).collect::<Vec<_>>();
     for (turn, offset) in used.into_iter().step_by(step).chain(random).enumerate() {
         let mask = if offset % 2 == 0 { 0xff } else { 1 << (offset / 2 % 8) };

@@ -45,7 +45,7 @@ fn check_answers(history: &History, answers: &[Value]) {
 #[test]
 fn histories_end_and_read_as_in_python() {
     let Some(oracle) = Oracle::start() else { return };
-    run_cases(5000, history_of(schema()), |history| {
+    run_cases(2500, history_of(schema()), |history| {
         let history = with_fetches(history);
         let (expected, answers) = oracle.live(&history, false);
         check_answers(&history, &answers);

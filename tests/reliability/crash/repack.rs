@@ -51,7 +51,7 @@ fn purge_that_repacks_survives_a_stop_at_any_call() {
         vfs.mutating_call_count()
     };
     let mut attempts = Attempts::default();
-    for stop in (0..end).step_by(choose(3, 1)) {
+    for stop in (0..end).step_by(choose(5, 1)) {
         let vfs = base.kill();
         vfs.set_faults(FaultPlan::stop_at_mutation(stop));
         let stopped = purge_now(&simulated_store::open(&vfs, 50).unwrap());

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use chunkstore::error::{Error, ObjectName, Result};
@@ -100,9 +101,15 @@ impl StoreAtRest {
         for finder in finders {
             outcome.get_or_insert(finder.outcome());
             match finder {
-                Finder::Open | Finder::Misnamed(_) | Finder::Stray(_) => {}
+                Finder::Open | Finder::Stray(_) => {}
+                Finder::Misnamed(path) => {
+                    let name = path.display();
+                    assert!(is_pack_named(&stats, path), "scrub does not name {name}: {stats:?}");
+                }
                 Finder::FoundAgain => assert!(!stats.is_sound() && lost.is_empty(), "{stats:?}"),
-                Finder::Replaced(_) => {
+                Finder::Replaced(path) => {
+                    let name = path.display();
+                    assert!(is_pack_named(&stats, path), "scrub does not name {name}: {stats:?}");
                     let stats = verify_all(&store);
                     let stats = stats.unwrap_or_else(|error| panic!("{}", describe(&error)));
                     let named = stats.damaged.iter().flat_map(|damage| &damage.revisions);
@@ -119,9 +126,7 @@ impl StoreAtRest {
                 | Finder::ScrubOfPayload(path)
                 | Finder::ScrubOfTable(path)
                 | Finder::ScrubOfPack(path) => {
-                    let pack = name_of(path);
-                    let is_named = stats.damaged_packs.iter().any(|(damaged, _)| *damaged == pack)
-                        || stats.damaged.iter().any(|damage| damage.pack == Some(pack));
+                    let is_named = is_pack_named(&stats, path);
                     if !is_named && matches!(finder, Finder::ScrubOfPayload(_)) {
                         // Then it is not damaged for any reader: that is checked here.
                         outcome = Some(Outcome::Harmless(SAME_BYTES));
@@ -129,7 +134,7 @@ impl StoreAtRest {
                         assert!(lost.is_empty(), "{lost:?} is lost");
                         continue;
                     }
-                    assert!(is_named, "scrub does not name pack {pack}: {stats:?}");
+                    assert!(is_named, "scrub does not name {}: {stats:?}", path.display());
                     let is_table = matches!(finder, Finder::ScrubOfTable(_));
                     assert!(!is_table || lost.is_empty(), "{lost:?} is lost by a damaged table");
                 }
@@ -209,6 +214,13 @@ impl StoreAtRest {
     pub fn check_restore(&self, store: &Store, when: &str) -> BTreeSet<RevisionId> {
         check_restored(store, &self.held, when)
     }
+}
+
+/// Returns whether a scrub names a pack, or a record in it.
+fn is_pack_named(stats: &ScrubStats, path: &Path) -> bool {
+    let pack = name_of(path);
+    stats.damaged_packs.iter().any(|(damaged, _)| *damaged == pack)
+        || stats.damaged.iter().any(|damage| damage.pack == Some(pack))
 }
 
 fn check_restored(store: &Store, all: &[Held], when: &str) -> BTreeSet<RevisionId> {

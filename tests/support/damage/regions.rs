@@ -28,12 +28,12 @@ pub enum Finder {
     ScrubOfTable(PathBuf),
     /// A scrub names the pack, and the revisions that what is gone of it costs.
     ScrubOfPack(PathBuf),
-    /// A verification names the revisions that need what the pack held before it was replaced by another sound one.
+    /// A scrub names the pack that was replaced by another sound one, a verification the revisions that need what it held.
     Replaced(PathBuf),
     /// Whoever needs what the pack held names it: what can still be had is had.
     Gone(PathBuf),
-    /// A scrub may name packs that hold something else than the index says. Nothing is lost.
-    Misnamed(&'static str),
+    /// A scrub names the pack that is another one than its name says. Nothing is lost: what it should hold is elsewhere.
+    Misnamed(PathBuf),
     /// The history names a record that is in the directory of another source. Nothing is lost.
     Stray(RevisionId),
     /// A scrub finds again what was in quarantine. Nothing is lost.
@@ -95,10 +95,11 @@ impl Finder {
             Self::ScrubOfRecord(_)
             | Self::ScrubOfPayload(_)
             | Self::ScrubOfTable(_)
-            | Self::ScrubOfPack(_) => Outcome::Named("scrub"),
+            | Self::ScrubOfPack(_)
+            | Self::Misnamed(_) => Outcome::Named("scrub"),
             Self::Note(_) | Self::NoteOfQuarantine(_) => Outcome::Named("note of a scrub"),
             Self::Plan(_) => Outcome::Named("repair"),
-            Self::Nobody(reason) | Self::Misnamed(reason) => Outcome::Harmless(reason),
+            Self::Nobody(reason) => Outcome::Harmless(reason),
         }
     }
 }

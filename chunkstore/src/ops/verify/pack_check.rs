@@ -10,6 +10,7 @@ use crate::mark::PackNeeds;
 use crate::pack::{PackContents, read_contents, read_record};
 use crate::storage::{ObjectKey, Storage};
 use crate::time::Timestamp;
+use crate::units::PackOffset;
 
 /// Bytes that are read from a pack at once, unless one record is longer.
 pub(super) const READ_LEN: u32 = 4 << 20;
@@ -116,8 +117,35 @@ impl<'a> Worker<'a> {
         let records: Vec<&FooterRecord> =
             records.filter(|record| !quarantine.contains(pack, &record.id)).collect();
         self.check_records(pack, &records)?;
+        if self.is_sound && records.len() == contents.records.len() {
+            self.check_name(pack, &contents)?;
+        }
         self.run.progress.advance(contents.file_len);
         Ok(())
+    }
+
+    /// Checks that a pack without damage is the one that its name says, and not another one in its place: the name is the digest of the
+    /// file. What was read a moment ago is in memory, so the medium is read once.
+    fn check_name(&mut self, pack: &PackId, contents: &PackContents) -> Result<()> {
+        let storage: &dyn Storage = self.run.store.storage();
+        let mut hasher = blake3::Hasher::new();
+        let file_len = u32::try_from(contents.file_len).expect("a pack has at most 256 MiB");
+        let mut offset = 0;
+        while offset < file_len {
+            let len = READ_LEN.min(file_len - offset);
+            self.stored.resize(to_usize(len), 0);
+            read_record(storage, pack, &mut self.stored, PackOffset(offset))?;
+            hasher.update(&self.stored);
+            offset += len;
+        }
+        if hasher.finalize() == *pack.as_bytes() {
+            return Ok(());
+        }
+        let source = FormatError::Inconsistent { what: "it is another pack than its name says" };
+        self.is_sound = false;
+        self.checked.damaged_packs.push((*pack, source.to_string()));
+        let error = Error::Damaged { object: ObjectName::Pack(*pack), source };
+        self.note_known(pack, &contents.records, &error)
     }
 
     /// Notes what the index has in a pack and the pack itself does not tell any more.

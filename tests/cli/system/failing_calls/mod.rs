@@ -20,7 +20,7 @@ use tracer::{Injection, Tracer};
 use super::machine::{figure, skip};
 
 /// Cases of a command in the short form, for each kind of call.
-const SHORT_COUNT: usize = 4;
+const SHORT_COUNT: usize = 3;
 
 /// Errors that a kind of call can have, first the one that is tried with every call.
 const CALLS: [(&str, &[&str]); 16] = [

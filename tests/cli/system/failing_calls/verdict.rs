@@ -89,7 +89,6 @@ fn check_code(
         let top = inside(stage, path).and_then(|path| path.iter().next()?.to_str());
         match top {
             _ if is_source(stage, path) => code == 3,
-            Some("config") if code == 2 => true,
             // A directory that cannot be looked at is made, and is there.
             _ if injection.call == "statx" && code == 8 => true,
             // Files of a tree that cannot be restored are counted; the others are restored.

@@ -30,7 +30,7 @@ fn cases(store: &StoreAtRest) -> Vec<Case> {
         let misplaced = root.join("packs/02").join(path.file_name().unwrap());
         // What is in quarantine is so under the name of its pack.
         let has_damage = store.quarantined.iter().any(|(pack, _)| *pack == path);
-        let more = Finder::Nobody("a pack more, with what others have");
+        let more = Finder::Misnamed(misnamed.clone());
         let finder = if has_damage { Finder::FoundAgain } else { more };
         cases.push((path.clone(), misnamed, finder));
         cases.push((path, misplaced, Finder::Nobody("it is not where a pack of that name is")));

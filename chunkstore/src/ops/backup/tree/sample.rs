@@ -14,8 +14,9 @@ use crate::ops::backup::sample::{
     Difference, Differences, SampleMismatch, SampleSize, SampleStats, keep_evidence,
 };
 use crate::ops::backup::{BackupError, has_reports};
+use crate::ops::findings::with_causes;
 use crate::progress::Phase;
-use crate::source::{FilePiece, FileStatus};
+use crate::source::{FileError, FilePiece, FileStatus};
 use crate::tree_reader::check_len;
 
 /// Usually one file of this many is read back, ...
@@ -155,9 +156,17 @@ impl Sampler<'_> {
             }
             ControlFlow::Continue(())
         };
-        let status = self.run.source.read(&entry.path, &mut take).ok()?;
-        (status == FileStatus { metadata: entry.metadata, len: entry.len() })
-            .then(|| joined(content))
+        match self.run.source.read(&entry.path, &mut take) {
+            Ok(status) => (status == FileStatus { metadata: entry.metadata, len: entry.len() })
+                .then(|| joined(content)),
+            Err(FileError::Vanished) => None,
+            Err(error) => {
+                let reason = with_causes(&error);
+                let note = format!("{} is not compared with the source: {reason}", entry.path);
+                self.run.progress.note(&note);
+                None
+            }
+        }
     }
 
     fn differ(&mut self, entry: &TreeEntry, index: usize, offset: u64, part: &PageEntry) {
