@@ -1,4 +1,4 @@
-//! What redb stands on: a file of the store, or a private view of one.
+//! What redb stands on: the file of the index with its checked blocks, or a private view of it.
 //!
 //! [`FileBackend`] reads and writes the file. [`ViewBackend`] reads it and keeps every write in memory, so that
 //! looking something up under a shared lock never changes the file, even if redb wants to repair it.
@@ -10,17 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::checked_file::{BLOCK_LEN, CheckedFile};
 use super::is_refusal;
 use crate::vfs::VfsFile;
-
-/// Granularity of what a view holds in memory, in bytes.
-const VIEW_BLOCK_LEN: u64 = 4096;
 
 /// The file itself. After the first write or sync that fails it is not changed any more: a second sync could say
 /// that all is well although bytes are gone, and redb makes one when it closes.
 #[derive(Debug)]
 pub(super) struct FileBackend {
-    file: Box<dyn VfsFile>,
+    file: CheckedFile,
     failure: Arc<Failure>,
 }
 
@@ -49,20 +47,20 @@ impl Failure {
 impl FileBackend {
     pub(super) fn new(file: Box<dyn VfsFile>) -> (Self, Arc<Failure>) {
         let failure = Arc::<Failure>::default();
-        (Self { file, failure: Arc::clone(&failure) }, failure)
+        (Self { file: CheckedFile::new(file), failure: Arc::clone(&failure) }, failure)
     }
 
     /// Makes a call that changes the file, unless an earlier one failed.
     fn change(
         &self,
         state_if_refused: FileState,
-        call: impl FnOnce(&dyn VfsFile) -> io::Result<()>,
+        call: impl FnOnce(&CheckedFile) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut first = self.failure.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((error, _)) = first.as_ref() {
             return Err(same(error));
         }
-        call(self.file.as_ref()).inspect_err(|error| {
+        call(&self.file).inspect_err(|error| {
             let state = if is_refusal(error) { state_if_refused } else { FileState::Unknown };
             *first = Some((same(error), state));
         })
@@ -107,7 +105,7 @@ pub(super) struct FileSlot {
 
 #[derive(Debug, Default)]
 struct SlotState {
-    file: Option<Arc<dyn VfsFile>>,
+    file: Option<Arc<CheckedFile>>,
     readers: usize,
 }
 
@@ -122,11 +120,11 @@ impl FileSlot {
     pub(super) fn put(self: &Arc<Self>, file: Box<dyn VfsFile>) -> Reading {
         let mut state = self.state();
         state.readers += 1;
-        state.file.get_or_insert_with(|| Arc::from(file));
+        state.file.get_or_insert_with(|| Arc::new(CheckedFile::new(file)));
         Reading { slot: Arc::clone(self) }
     }
 
-    fn get(&self) -> io::Result<Arc<dyn VfsFile>> {
+    fn get(&self) -> io::Result<Arc<CheckedFile>> {
         let no_reader = || io::Error::new(io::ErrorKind::NotFound, "nobody reads the index");
         self.state().file.clone().ok_or_else(no_reader)
     }
@@ -210,9 +208,9 @@ impl StorageBackend for ViewBackend {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         self.read_file(state.file_len, offset, out)?;
-        for (start, block) in state.blocks.range(offset.saturating_sub(VIEW_BLOCK_LEN - 1)..end) {
+        for (start, block) in state.blocks.range(offset.saturating_sub(BLOCK_LEN - 1)..end) {
             let from = (*start).max(offset);
-            let to = (start + VIEW_BLOCK_LEN).min(end);
+            let to = (start + BLOCK_LEN).min(end);
             if from < to {
                 out[place(from - offset)?..place(to - offset)?]
                     .copy_from_slice(&block[place(from - start)?..place(to - start)?]);
@@ -227,7 +225,7 @@ impl StorageBackend for ViewBackend {
             state.file_len = state.file_len.min(len);
             state.blocks.retain(|start, _| *start < len);
             if let Some(mut last) = state.blocks.last_entry()
-                && len < last.key() + VIEW_BLOCK_LEN
+                && len < last.key() + BLOCK_LEN
             {
                 let kept = place(len - last.key())?;
                 last.get_mut()[kept..].fill(0);
@@ -247,12 +245,12 @@ impl StorageBackend for ViewBackend {
         let end = offset.checked_add(data.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let mut position = offset;
         while position < end {
-            let start = position - position % VIEW_BLOCK_LEN;
-            let to = (start + VIEW_BLOCK_LEN).min(end);
+            let start = position - position % BLOCK_LEN;
+            let to = (start + BLOCK_LEN).min(end);
             let block = match state.blocks.entry(start) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place_for) => {
-                    let mut block = vec![0; place(VIEW_BLOCK_LEN)?].into_boxed_slice();
+                    let mut block = vec![0; place(BLOCK_LEN)?].into_boxed_slice();
                     self.read_file(file_len, start, &mut block)?;
                     place_for.insert(block)
                 }
