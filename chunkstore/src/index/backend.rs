@@ -207,14 +207,24 @@ impl StorageBackend for ViewBackend {
         let Some(end) = end else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        self.read_file(state.file_len, offset, out)?;
-        for (start, block) in state.blocks.range(offset.saturating_sub(BLOCK_LEN - 1)..end) {
-            let from = (*start).max(offset);
-            let to = (start + BLOCK_LEN).min(end);
-            if from < to {
-                out[place(from - offset)?..place(to - offset)?]
-                    .copy_from_slice(&block[place(from - start)?..place(to - start)?]);
+        let mut position = offset;
+        while position < end {
+            let start = position - position % BLOCK_LEN;
+            // Up to where all bytes are in memory, or all in the file.
+            let (block, to) = match state.blocks.range(start..end).next() {
+                Some((first, block)) if *first == start => (Some(block), start + BLOCK_LEN),
+                Some((first, _)) => (None, *first),
+                None => (None, end),
+            };
+            let to = to.min(end);
+            let part = &mut out[place(position - offset)?..place(to - offset)?];
+            match block {
+                Some(block) => {
+                    part.copy_from_slice(&block[place(position - start)?..place(to - start)?]);
+                }
+                None => self.read_file(state.file_len, position, part)?,
             }
+            position = to;
         }
         Ok(())
     }
@@ -251,7 +261,10 @@ impl StorageBackend for ViewBackend {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place_for) => {
                     let mut block = vec![0; place(BLOCK_LEN)?].into_boxed_slice();
-                    self.read_file(file_len, start, &mut block)?;
+                    // What is written whole may not be there yet.
+                    if (position, to) != (start, start + BLOCK_LEN) {
+                        self.read_file(file_len, start, &mut block)?;
+                    }
                     place_for.insert(block)
                 }
             };

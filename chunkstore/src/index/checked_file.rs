@@ -8,7 +8,7 @@
 //! checksum is in the same sector, so that a power cut leaves both or none. Every other block that a crash may tear belongs to no committed
 //! state, because redb never writes over a page of such a state.
 //!
-//! A block of zeros without a checksum is one that was never written.
+//! redb reads nothing that it has not written. So a block that was never written is damage as well: its write was lost.
 
 use std::io;
 use std::ops::Range;
@@ -54,7 +54,7 @@ impl CheckedFile {
         }
     }
 
-    /// Sets the length as redb sees it: whole blocks, new ones of zeros.
+    /// Sets the length as redb sees it: whole blocks, of which new ones cannot be read before they are written.
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         if !len.is_multiple_of(BLOCK_LEN) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -116,7 +116,10 @@ impl CheckedFile {
             Some(sector) => sector,
             None => {
                 let mut sector = [0; SECTOR_LEN];
-                self.read_exact_at(&mut sector, 0)?;
+                self.file.read_exact_at(&mut sector, 0)?;
+                if sector != [0; SECTOR_LEN] {
+                    self.read_exact_at(&mut sector, 0)?;
+                }
                 sector
             }
         };
@@ -141,7 +144,7 @@ fn open(number: u64, stored: &[u8]) -> io::Result<std::borrow::Cow<'_, [u8]>> {
         let mut header = vec![0; plain.len()];
         header[..HEADER_CHECKSUM.start].copy_from_slice(&plain[..HEADER_CHECKSUM.start]);
         Ok(header.into())
-    } else if is_intact || stored.iter().all(|byte| *byte == 0) {
+    } else if is_intact {
         Ok(plain.into())
     } else {
         Err(damaged(format!("the checksum of block {number} of the index does not match")))
@@ -196,13 +199,13 @@ mod tests {
         CheckedFile::new(vfs.open(PATH.as_ref(), true).unwrap())
     }
 
-    /// Returns a file of four blocks: a header, two pages, and one that was never written.
+    /// Returns a file of three blocks: a header and two pages.
     fn scene() -> (SimulatedVfs, Vec<u8>) {
         let vfs = SimulatedVfs::new();
         drop(vfs.create_new(PATH.as_ref()).unwrap());
         let file = open_file(&vfs);
-        file.set_len(4 * BLOCK_LEN).unwrap();
-        let mut content = vec![0; 4 * 4096];
+        file.set_len(3 * BLOCK_LEN).unwrap();
+        let mut content = vec![0; 3 * 4096];
         for (offset, len) in [(0, 320), (4096, 8192), (64, 128), (5000, 100), (8000, 300)] {
             let byte = |number: usize| u8::try_from((number * 7 + offset) % 251).unwrap();
             let bytes: Vec<u8> = (0..len).map(byte).collect();
@@ -224,14 +227,17 @@ mod tests {
         let (vfs, content) = scene();
         assert!(read_all(&vfs).unwrap() == content);
         let file = open_file(&vfs);
-        for (offset, len) in [(0, 0), (0, 320), (4095, 2), (4096, 4096), (6000, 9000), (16_384, 0)]
+        for (offset, len) in [(0, 0), (0, 320), (4095, 2), (4096, 4096), (6000, 6000), (12_288, 0)]
         {
             let mut bytes = vec![0xee; len];
             file.read_exact_at(&mut bytes, offset as u64).unwrap();
             assert!(bytes == content[offset..offset + len], "{len} bytes at {offset}");
         }
-        let behind = file.read_exact_at(&mut [0; 2], 4 * BLOCK_LEN - 1).unwrap_err();
+        let behind = file.read_exact_at(&mut [0; 2], 3 * BLOCK_LEN - 1).unwrap_err();
         assert_eq!(behind.kind(), io::ErrorKind::UnexpectedEof);
+        file.set_len(4 * BLOCK_LEN).unwrap();
+        let unwritten = file.read_exact_at(&mut [0; 2], 3 * BLOCK_LEN).unwrap_err();
+        assert_eq!(unwritten.kind(), io::ErrorKind::InvalidData);
         file.set_len(2 * BLOCK_LEN).unwrap();
         assert!(read_all(&vfs).unwrap() == content[..8192]);
     }
