@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::StorageBackend;
+use redb::{Database, StorageBackend};
 
 use super::checked_file::{BLOCK_LEN, CheckedFile};
 use super::is_refusal;
@@ -156,6 +157,24 @@ impl Drop for Reading {
 pub(super) struct ViewBackend {
     file: Arc<FileSlot>,
     state: Mutex<ViewState>,
+    end: ViewEnd,
+}
+
+/// Ends a view without the work of a last commit, which nobody would read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ViewEnd {
+    is_over: Arc<AtomicBool>,
+}
+
+impl ViewEnd {
+    /// Closes the database of a view. All transactions must be gone.
+    ///
+    /// redb commits once more when it closes, which takes longer than most lookups, but not after an error of its storage. The check that
+    /// is begun here asks for a sync before it reads anything, and gets that error.
+    pub(super) fn close(&self, mut database: Database) {
+        self.is_over.store(true, Ordering::Release);
+        let _failed = database.check_integrity();
+    }
 }
 
 #[derive(Debug)]
@@ -180,7 +199,13 @@ impl ViewBackend {
         Ok(Self {
             file,
             state: Mutex::new(ViewState { len, file_len: len, blocks: BTreeMap::new() }),
+            end: ViewEnd::default(),
         })
+    }
+
+    /// Returns what ends the view.
+    pub(super) fn end(&self) -> ViewEnd {
+        self.end.clone()
     }
 
     /// Reads the file, and zeros behind its end.
@@ -246,6 +271,9 @@ impl StorageBackend for ViewBackend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.end.is_over.load(Ordering::Acquire) {
+            return Err(io::Error::other("the view is over"));
+        }
         Ok(())
     }
 

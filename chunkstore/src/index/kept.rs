@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::Database;
 
-use super::backend::{FileSlot, ViewBackend};
+use super::backend::{FileSlot, ViewBackend, ViewEnd};
 use super::view::{Location, View};
 use super::{CACHE_LEN, Fault, Index, fault, guarded, missing_or_io};
 use crate::error::Result;
@@ -29,6 +29,7 @@ pub(super) struct KeptView {
 struct Kept {
     /// Only taken when this is dropped.
     database: Option<Database>,
+    end: ViewEnd,
     file: Arc<FileSlot>,
     header: Vec<u8>,
 }
@@ -84,9 +85,10 @@ impl KeptView {
         let slot = Arc::<FileSlot>::default();
         let reading = slot.put(file);
         let backend = ViewBackend::of_slot(Arc::clone(&slot)).map_err(Fault::Io)?;
+        let end = backend.end();
         let database = Database::builder().set_cache_size(CACHE_LEN).create_with_backend(backend);
         let database = Some(database.map_err(fault)?);
-        let kept = Arc::new(Kept { database, file: slot, header });
+        let kept = Arc::new(Kept { database, end, file: slot, header });
         let replaced = self.last().replace(Arc::clone(&kept));
         drop(replaced);
         Ok((kept, reading))
@@ -94,10 +96,10 @@ impl KeptView {
 }
 
 impl Drop for Kept {
-    /// redb commits once more when it closes. It finds no file, and gives up.
     fn drop(&mut self) {
-        let database = self.database.take();
-        let _closed_or_not = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        if let Some(database) = self.database.take() {
+            let _closed_or_not = catch_unwind(AssertUnwindSafe(|| self.end.close(database)));
+        }
     }
 }
 

@@ -183,9 +183,13 @@ impl Index {
         let file = self.environment.vfs.open(&self.layout.index(), false).map_err(missing_or_io)?;
         guarded(|| {
             let backend = ViewBackend::new(file).map_err(Fault::Io)?;
+            let end = backend.end();
             let database =
                 Database::builder().set_cache_size(CACHE_LEN).create_with_backend(backend);
-            View::run(&database.map_err(fault)?, self.store_id, look)
+            let database = database.map_err(fault)?;
+            let found = View::run(&database, self.store_id, look);
+            end.close(database);
+            found
         })
     }
 
