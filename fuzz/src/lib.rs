@@ -58,7 +58,7 @@ impl Target {
     /// Returns whether a run takes milliseconds: then it is given time, and no number of runs.
     #[must_use]
     pub fn is_slow(&self) -> bool {
-        self.name.starts_with("store_")
+        self.limit == store::LIMIT
     }
 }
 

@@ -10,7 +10,7 @@ use std::cell::Cell;
 const ALLOCATION_LEN_MAX: usize = 1 << 30;
 
 /// How much memory a target may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// Bytes for any input.
     pub base: usize,

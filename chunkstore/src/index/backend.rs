@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, StorageBackend};
 
-use super::checked_file::{BLOCK_LEN, CheckedFile};
+use super::checked_blocks::{BLOCK_LEN, CheckedBlocks};
 use super::is_refusal;
 use crate::vfs::VfsFile;
 
@@ -19,7 +19,7 @@ use crate::vfs::VfsFile;
 /// that all is well although bytes are gone, and redb makes one when it closes.
 #[derive(Debug)]
 pub(super) struct FileBackend {
-    file: CheckedFile,
+    file: CheckedBlocks,
     failure: Arc<Failure>,
 }
 
@@ -48,14 +48,14 @@ impl Failure {
 impl FileBackend {
     pub(super) fn new(file: Box<dyn VfsFile>) -> (Self, Arc<Failure>) {
         let failure = Arc::<Failure>::default();
-        (Self { file: CheckedFile::new(file), failure: Arc::clone(&failure) }, failure)
+        (Self { file: CheckedBlocks::new(file), failure: Arc::clone(&failure) }, failure)
     }
 
     /// Makes a call that changes the file, unless an earlier one failed.
     fn change(
         &self,
         state_if_refused: FileState,
-        call: impl FnOnce(&CheckedFile) -> io::Result<()>,
+        call: impl FnOnce(&CheckedBlocks) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut first = self.failure.first.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((error, _)) = first.as_ref() {
@@ -106,7 +106,7 @@ pub(super) struct FileSlot {
 
 #[derive(Debug, Default)]
 struct SlotState {
-    file: Option<Arc<CheckedFile>>,
+    file: Option<Arc<CheckedBlocks>>,
     readers: usize,
 }
 
@@ -121,11 +121,11 @@ impl FileSlot {
     pub(super) fn put(self: &Arc<Self>, file: Box<dyn VfsFile>) -> Reading {
         let mut state = self.state();
         state.readers += 1;
-        state.file.get_or_insert_with(|| Arc::new(CheckedFile::new(file)));
+        state.file.get_or_insert_with(|| Arc::new(CheckedBlocks::new(file)));
         Reading { slot: Arc::clone(self) }
     }
 
-    fn get(&self) -> io::Result<Arc<CheckedFile>> {
+    fn get(&self) -> io::Result<Arc<CheckedBlocks>> {
         let no_reader = || io::Error::new(io::ErrorKind::NotFound, "nobody reads the index");
         self.state().file.clone().ok_or_else(no_reader)
     }

@@ -3,13 +3,13 @@
 //! Packs are the truth (`docs/format.md`); the index is rebuilt from their footers. It is opened for one short
 //! transaction at a time under `locks/index`: shared to look up, exclusive to change (`docs/concurrency.md`).
 //!
-//! redb does not check its pages when it reads them, so they are checked before it gets them (`checked_file`). And still nothing is
+//! redb does not check its pages when it reads them, so they are checked before it gets them (`checked_blocks`). And still nothing is
 //! believed that the index says alone: a place is checked against the record header in the pack, and what purge concludes
 //! against the footers. Any error or panic of redb means "damaged, rebuild".
 
 mod backend;
 mod change;
-mod checked_file;
+mod checked_blocks;
 mod kept;
 mod quarantine;
 mod rebuild;

@@ -41,11 +41,11 @@ const RECORD_RUNS: &[super::row::Run] = &[
     run("purge --now", 4, &["{id}"]),
 ];
 
-/// The bytes are all there, in another place.
+/// The bytes are all there, under another name.
 const CONTENT_RUNS: &[super::row::Run] = &[
     run("restore -r first out", 0, &[]),
     run("verify -r all --all-data", 0, &[]),
-    run("scrub", 0, &[]),
+    run("scrub", 4, &["{pack}", "another pack than its name says"]),
     run("purge --now", 0, &[]),
 ];
 
@@ -128,14 +128,14 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "D6",
         "a pack is there a second time, under another name",
-        "0",
-        "nothing: every record is checked by its own id, wherever it lies",
+        "0, 4",
+        "by a scrub the pack; every record is checked by its own id, wherever it lies",
         whole(
             |stage| {
                 let pack = stage.data_packs().remove(0);
                 let name = "0".repeat(64);
                 put(&stage.scene.backup_path(&format!("packs/00/{name}")), &pack.bytes);
-                Ok(Fault::default())
+                Ok(Fault::naming("pack", name))
             },
             CONTENT_RUNS,
         ),
@@ -143,15 +143,15 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "D7",
         "a pack has another name than its digest",
-        "0",
-        "the name that is missing; its records are found under the other one",
+        "0, 4",
+        "by a scrub the pack; its records are found under its name",
         whole(
             |stage| {
                 let pack = stage.data_packs().remove(0);
                 let name = "ab".repeat(32);
                 put(&stage.scene.backup_path(&format!("packs/ab/{name}")), &pack.bytes);
                 fs::remove_file(&pack.path).unwrap();
-                Ok(Fault::default())
+                Ok(Fault::naming("pack", name))
             },
             CONTENT_RUNS,
         ),
@@ -159,14 +159,14 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "D8",
         "two packs have changed places",
-        "0",
-        "nothing: the index is made anew",
+        "0, 4",
+        "by a scrub the packs; the index is made anew",
         whole(
             |stage| {
                 let packs = stage.data_packs();
                 put(&packs[0].path, &packs[1].bytes);
                 put(&packs[1].path, &packs[0].bytes);
-                Ok(Fault::default())
+                Ok(Fault::naming("pack", packs[0].name()))
             },
             CONTENT_RUNS,
         ),

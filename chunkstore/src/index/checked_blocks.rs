@@ -33,13 +33,13 @@ const HEADER_CHECKSUM: Range<usize> = SECTOR_LEN - CHECKSUM_LEN..SECTOR_LEN;
 
 /// A file of checked blocks.
 #[derive(Debug)]
-pub(super) struct CheckedFile {
+pub(super) struct CheckedBlocks {
     file: Box<dyn VfsFile>,
     /// The first sector as it is in the file, once it was read or written.
     header: Mutex<Option<[u8; SECTOR_LEN]>>,
 }
 
-impl CheckedFile {
+impl CheckedBlocks {
     pub(super) fn new(file: Box<dyn VfsFile>) -> Self {
         Self { file, header: Mutex::default() }
     }
@@ -195,8 +195,8 @@ mod tests {
 
     const PATH: &str = "/index";
 
-    fn open_file(vfs: &SimulatedVfs) -> CheckedFile {
-        CheckedFile::new(vfs.open(PATH.as_ref(), true).unwrap())
+    fn open_file(vfs: &SimulatedVfs) -> CheckedBlocks {
+        CheckedBlocks::new(vfs.open(PATH.as_ref(), true).unwrap())
     }
 
     /// Returns a file of three blocks: a header and two pages.
