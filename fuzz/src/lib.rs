@@ -78,7 +78,7 @@ const fn limited(limit: Limit, target: Target) -> Target {
 pub const TARGETS: [Target; 36] = [
     limited(compressed::LIMIT, decoder("compress", compressed::compress, seeds::plain_chunks)),
     decoder("condemned_list", structures::condemned_list, structures::condemned_list_seeds),
-    decoder("config", texts::config, texts::config_seeds),
+    limited(texts::LIMIT, decoder("config", texts::config, texts::config_seeds)),
     limited(compressed::LIMIT, decoder("expand", compressed::expand, compressed::expand_seeds)),
     decoder("export_name", nbd::export_name, texts::revision_spec_seeds),
     decoder("given_up", documents::given_up, documents::given_up_seeds),
@@ -104,7 +104,7 @@ pub const TARGETS: [Target; 36] = [
     decoder("revision_spec", texts::revision_spec, texts::revision_spec_seeds),
     decoder("revision_state", documents::revision_state, documents::revision_state_seeds),
     decoder("root", structures::root, structures::root_seeds),
-    decoder("schedule", texts::schedule, texts::schedule_seeds),
+    limited(texts::LIMIT, decoder("schedule", texts::schedule, texts::schedule_seeds)),
     decoder("session_record", documents::session_record, documents::session_record_seeds),
     limited(store::LIMIT, decoder("store_bytes", store::bytes, store::bytes_seeds)),
     decoder("store_config", documents::store_config, documents::store_config_seeds),

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use self::config::Config;
 use self::glob::Glob;
+use crate::memory::Limit;
 
 #[path = "../../backy-cli/src/config.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "files are neither read nor written here"))]
@@ -98,6 +99,9 @@ pub(crate) fn revision_spec_seeds() -> Vec<Vec<u8>> {
         "last(daily,first(all))",
     ])
 }
+
+/// Parts of YAML, nested or not, take hundreds of bytes each; a configuration has at most 256 KiB.
+pub(crate) const LIMIT: Limit = Limit { base: 1 << 20, factor: 512 };
 
 /// Bytes before the text of a schedule: eight pauses, and the time.
 const SCHEDULE_HEAD_LEN: usize = 16;
