@@ -30,7 +30,8 @@ fmt-check: ## check the format of the sources
 	cargo fmt --all -- --check
 
 lint: ## clippy over the whole workspace; every warning is an error
-	cargo clippy --workspace --all-targets --features backy-tests/planted-bugs --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p backy-tests --features planted-bugs --test reliability --locked -- -D warnings
 
 doc: ## build the documentation of the libraries; every warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 /// Name of the file in a backup directory.
 pub(crate) const FILE_NAME: &str = "config";
 
-/// Longest file in bytes. Reading YAML takes up to some hundred bytes of memory for each of them: the fuzz target of schedules has shown 370.
-const LEN_MAX: u64 = 1 << 18;
+/// Longest file in bytes.
+const LEN_MAX: u64 = 1 << 20;
 
 /// Why there is no configuration, or none is written.
 #[derive(Debug, thiserror::Error)]

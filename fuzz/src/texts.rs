@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use self::config::Config;
 use self::glob::Glob;
-use crate::memory::Limit;
+use crate::memory::{DECODER, Limit};
 
 #[path = "../../backy-cli/src/config.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "files are neither read nor written here"))]
@@ -100,8 +100,9 @@ pub(crate) fn revision_spec_seeds() -> Vec<Vec<u8>> {
     ])
 }
 
-/// Parts of YAML, nested or not, take hundreds of bytes each; a configuration has at most 256 KiB.
-pub(crate) const LIMIT: Limit = Limit { base: 1 << 20, factor: 512 };
+/// The scanner of YAML keeps the tokens of what may become a key, some hundred bytes each. A key has at most 1024 characters (YAML 1.2.2,
+/// section 7.4.2), so that is a constant, whatever the length of the text.
+pub(crate) const LIMIT: Limit = Limit { base: 1 << 20, ..DECODER };
 
 /// Bytes before the text of a schedule: eight pauses, and the time.
 const SCHEDULE_HEAD_LEN: usize = 16;

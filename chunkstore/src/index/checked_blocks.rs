@@ -68,42 +68,36 @@ impl CheckedBlocks {
 
     /// Fills `out` with the bytes at `offset`. A block that does not match its checksum is an error of kind `InvalidData`.
     pub(super) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        if out.is_empty() {
-            return Ok(());
+        let (first, count, mut start) = blocks_of(offset, out.len())?;
+        let mut bytes = vec![0; count * place(STORED_LEN)?];
+        self.file.read_exact_at(&mut bytes, stored(first)?)?;
+        let mut rest = out;
+        for (number, block) in (first..).zip(bytes.chunks_exact_mut(place(STORED_LEN)?)) {
+            let plain = open(number, block)?;
+            let (part, behind) = rest.split_at_mut(rest.len().min(plain.len() - start));
+            part.copy_from_slice(&plain[start..start + part.len()]);
+            (rest, start) = (behind, 0);
         }
-        in_blocks(offset, out.len(), |first, count, within| {
-            let mut bytes = vec![0; place(u64::from(count) * STORED_LEN)?];
-            self.file.read_exact_at(&mut bytes, stored(first)?)?;
-            let mut plain = Vec::with_capacity(place(u64::from(count) * BLOCK_LEN)?);
-            for (number, block) in (first..).zip(bytes.chunks_exact(place(STORED_LEN)?)) {
-                plain.extend_from_slice(open(number, block)?.as_ref());
-            }
-            out.copy_from_slice(&plain[within]);
-            Ok(())
-        })
+        Ok(())
     }
 
     /// Writes bytes at `offset`.
     pub(super) fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
+        let (first, count, start) = blocks_of(offset, data.len())?;
+        if first == 0 {
+            return self.write_header(data, start..start + data.len());
         }
-        in_blocks(offset, data.len(), |first, count, within| {
-            if first == 0 {
-                return self.write_header(data, within);
-            }
-            let mut plain = vec![0; place(u64::from(count) * BLOCK_LEN)?];
-            if within != (0..plain.len()) {
-                self.read_exact_at(&mut plain, first * BLOCK_LEN)?;
-            }
-            plain[within].copy_from_slice(data);
-            let mut bytes = Vec::with_capacity(place(u64::from(count) * STORED_LEN)?);
-            for (number, block) in (first..).zip(plain.chunks_exact(place(BLOCK_LEN)?)) {
-                bytes.extend_from_slice(block);
-                bytes.extend_from_slice(&checksum(number, block));
-            }
-            self.file.write_all_at(&bytes, stored(first)?)
-        })
+        let mut plain = vec![0; count * place(BLOCK_LEN)?];
+        if plain.len() != data.len() {
+            self.read_exact_at(&mut plain, first * BLOCK_LEN)?;
+        }
+        plain[start..start + data.len()].copy_from_slice(data);
+        let mut bytes = Vec::with_capacity(count * place(STORED_LEN)?);
+        for (number, block) in (first..).zip(plain.chunks_exact(place(BLOCK_LEN)?)) {
+            bytes.extend_from_slice(block);
+            bytes.extend_from_slice(&checksum(number, block));
+        }
+        self.file.write_all_at(&bytes, stored(first)?)
     }
 
     /// Writes what redb uses of the first block, all in one sector.
@@ -132,20 +126,18 @@ impl CheckedBlocks {
     }
 }
 
-/// Returns the bytes of a block as redb sees them.
-fn open(number: u64, stored: &[u8]) -> io::Result<std::borrow::Cow<'_, [u8]>> {
-    let (plain, sum) = stored.split_at(stored.len() - CHECKSUM_LEN);
+/// Checks a block, and returns its bytes as redb sees them.
+fn open(number: u64, stored: &mut [u8]) -> io::Result<&[u8]> {
+    let (plain, sum) = stored.split_at_mut(stored.len() - CHECKSUM_LEN);
     let is_intact = if number == 0 {
-        checksum(0, &plain[..HEADER_CHECKSUM.start]) == plain[HEADER_CHECKSUM]
+        let is_intact = checksum(0, &plain[..HEADER_CHECKSUM.start]) == plain[HEADER_CHECKSUM];
+        plain[HEADER_CHECKSUM.start..].fill(0);
+        is_intact
     } else {
         checksum(number, plain) == sum
     };
-    if is_intact && number == 0 {
-        let mut header = vec![0; plain.len()];
-        header[..HEADER_CHECKSUM.start].copy_from_slice(&plain[..HEADER_CHECKSUM.start]);
-        Ok(header.into())
-    } else if is_intact {
-        Ok(plain.into())
+    if is_intact {
+        Ok(plain)
     } else {
         Err(damaged(format!("the checksum of block {number} of the index does not match")))
     }
@@ -161,17 +153,12 @@ fn checksum(number: u64, plain: &[u8]) -> [u8; CHECKSUM_LEN] {
     sum
 }
 
-/// Calls a function with the blocks in which bytes lie: their first number, how many, and where in them the bytes are.
-fn in_blocks(
-    offset: u64,
-    len: usize,
-    with: impl FnOnce(u64, u32, Range<usize>) -> io::Result<()>,
-) -> io::Result<()> {
-    let first = offset / BLOCK_LEN;
+/// Returns in which blocks bytes lie: the number of the first, how many, and where in the first they begin.
+fn blocks_of(offset: u64, len: usize) -> io::Result<(u64, usize, usize)> {
     let start = place(offset % BLOCK_LEN)?;
     let end = start.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
-    let count = end.div_ceil(place(BLOCK_LEN)?);
-    with(first, u32::try_from(count).map_err(io::Error::other)?, start..end)
+    let count = if len == 0 { 0 } else { end.div_ceil(place(BLOCK_LEN)?) };
+    Ok((offset / BLOCK_LEN, count, start))
 }
 
 /// Returns where a block is in the file.

@@ -127,7 +127,7 @@ pub(super) const ROWS: &[Row] = &[
                 file.set_len(1 << 30).unwrap();
                 Ok(Fault::default().undone_by(move |_| put(&path, &before)))
             },
-            &[run("status", 2, &["config", "262144"])],
+            &[run("status", 2, &["config", "1048576"])],
         ),
     ),
     row(

@@ -26,11 +26,11 @@ fn store_to_repack() -> (SimulatedVfs, Model) {
     (vfs.kill(), model)
 }
 
-/// Returns the modes to try at a stop: a few in turn for a sample, each for all.
+/// Returns the modes to try at a stop: a few in turn for a sample, each with several seeds for all.
 fn modes_at(stop: u64) -> Vec<(Option<CrashMode>, u64)> {
     let modes: Vec<Option<CrashMode>> = CrashMode::all().map(Some).chain([None]).collect();
     if choose(false, true) {
-        return modes.iter().map(|mode| (*mode, stop)).collect();
+        return modes.iter().flat_map(|mode| (0..4).map(|seed| (*mode, seed))).collect();
     }
     // 8 and 21 have no common divisor: neighbouring stops get different modes.
     let pick = |turn: u64| {
