@@ -32,6 +32,12 @@ impl World {
             Fate::Ledger => vec![PathBuf::from("/store/ledger")],
         };
         let Some(path) = files.get(usize::from(place) % files.len().max(1)) else { return };
+        let id: Option<RevisionId> = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+        // The same bit a second time would make a record sound again.
+        let is_lost = id.is_none_or(|id| !self.model.acknowledged.contains_key(&id));
+        if fate == Fate::Record && is_lost {
+            return;
+        }
         let Ok(bytes) = self.vfs.read_all(path) else { return };
         // Of the index the beginning: that is where its roots are.
         let len = if fate == Fate::Index { bytes.len().min(16 << 10) } else { bytes.len() };
@@ -40,7 +46,6 @@ impl World {
         }
         let offset = (usize::from(place) * 7919) % len;
         self.vfs.flip(path, offset as u64, 1 << (place % 8)).expect("the file is that long");
-        let id: Option<RevisionId> = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
         match (fate, id) {
             (Fate::State, Some(id)) => self.forget_marks(id),
             (Fate::Record, Some(id)) => {

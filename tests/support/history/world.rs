@@ -399,6 +399,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Fate;
 
     #[test]
     fn random_histories_succeed_where_nothing_fails() {
@@ -410,5 +411,16 @@ mod tests {
             });
             crate::model::check_store(&world.vfs.kill(), &world.model, 10_000 + seed);
         }
+    }
+
+    #[test]
+    fn what_rots_twice_in_one_place_stays_rotten() {
+        let rot = Operation::Rot { fate: Fate::Record, place: 7 };
+        let back_up = Operation::BackUp { source: 0, edit: 1 };
+        let mut world = World::new(SimulatedVfs::new());
+        world.live(&History { operations: vec![back_up, rot, rot] }).expect("nothing fails");
+        assert_eq!(world.model.rotten.len(), 1);
+        assert_eq!(world.store().expect("it is open").history(None).unwrap().damaged.len(), 1);
+        crate::model::check_store(&world.vfs.kill(), &world.model, 10_000);
     }
 }
