@@ -29,9 +29,11 @@ fmt: ## format the sources
 fmt-check: ## check the format of the sources
 	cargo fmt --all -- --check
 
+# With what the tests turn on, with the switches of planted bugs as well, and the program alone.
 lint: ## clippy over the whole workspace; every warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p backy-tests --features planted-bugs --test reliability --locked -- -D warnings
+	cargo clippy --features backy-tests/planted-bugs --test reliability --locked -- -D warnings
+	cargo clippy -p backy-cli --locked -- -D warnings
 
 doc: ## build the documentation of the libraries; every warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked

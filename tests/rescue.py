@@ -125,14 +125,15 @@ def read_document(path, magic_text, version_max=1):
     require(raw.startswith(start), f"{path}: does not begin as a {magic_text} document does")
     match = re.compile(rb'([1-9][0-9]{0,9}),').match(raw, len(start))
     require(match is not None, f"{path}: its version is not a number")
-    if int(match[1]) > version_max:
-        found = match[1].decode()
-        raise Unsupported(f"{path}: version {found}, this program reads up to {version_max}")
+    version = match[1]
     match = re.compile(rb'"checksum":"([0-9a-f]{64})","body":').match(raw, match.end())
     require(match is not None, f"{path}: its envelope is damaged")
     require(raw.endswith(b"}\n") and len(raw) >= match.end() + 2, f"{path}: its end is missing")
     body = raw[match.end() : -2]
-    require(digest(body).hex() == match[1].decode(), f"{path}: its checksum does not match")
+    covered = body if version == b"1" else version + body
+    require(digest(covered).hex() == match[1].decode(), f"{path}: its checksum does not match")
+    if int(version) > version_max:
+        raise Unsupported(f"{path}: version {version.decode()}, this program reads up to {version_max}")
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

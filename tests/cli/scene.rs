@@ -206,6 +206,16 @@ pub(crate) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("the file can be written");
 }
 
+/// Returns a document of version 1 as a newer program would write it: of version 2, with the checksum of that.
+pub(crate) fn newer_document(document: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(document).expect("a document is text");
+    let (envelope, body) = text.split_once(",\"body\":").expect("a document has a body");
+    let body = body.strip_suffix("}\n").expect("a document ends so");
+    let (start, _checksum) = envelope.split_once("1,\"checksum\":").expect("it is of version 1");
+    let checksum = blake3::hash(format!("2{body}").as_bytes()).to_hex();
+    format!("{start}2,\"checksum\":\"{checksum}\",\"body\":{body}}}\n").into_bytes()
+}
+
 /// Returns bytes that do not compress.
 pub(crate) fn random_bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -12,7 +12,7 @@ use chunkstore::vfs::simulated::{CallKind, Counter, Effect, FaultKind, FaultPlan
 use support::images;
 use support::model::{Model, check_store};
 use support::simulated_store::{
-    backup, create, describe, files_below, open, purge_now, restore, verify_all,
+    backup, create, describe, files_below, newer_document, open, purge_now, restore, verify_all,
 };
 
 const INDEX: &str = "/store/index.redb";
@@ -260,9 +260,7 @@ fn damaged_condemned_list_costs_nothing_and_the_generation_does_not_fall() {
 #[test]
 fn newer_format_is_refused_and_nothing_is_written() {
     let (vfs, _) = two_revisions();
-    let config = String::from_utf8(vfs.read_all("/store/store.json").unwrap()).unwrap();
-    let newer = config.replacen("\"version\":1", "\"version\":2", 1);
-    assert_ne!(newer, config);
+    let newer = newer_document(&vfs.read_all("/store/store.json").unwrap());
     vfs.write_raw("/store/store.json", newer).unwrap();
     let contents = |vfs: &SimulatedVfs| -> Vec<_> {
         let files = vfs.all_files().into_iter();

@@ -16,7 +16,7 @@ use support::images;
 use support::long_tests::choose;
 use support::memory::MemoryTarget;
 use support::simulated_store::{
-    backup, create, describe, files_below, open, purge_now, restore, verify_all,
+    backup, create, describe, files_below, newer_document, open, purge_now, restore, verify_all,
 };
 
 use crate::quarantine::{find_records, list_chunks, trusts};
@@ -312,16 +312,25 @@ fn record_of_a_newer_format_is_left_alone() {
     let scene = Scene::new();
     scene.damage_all();
     let path = scene.file(0, "rev");
-    let text = String::from_utf8(scene.vfs.read_all(&path).unwrap()).unwrap();
-    let newer = text.replacen("\"version\":1", "\"version\":2", 1);
-    assert_ne!(newer, text);
-    scene.vfs.remove(&path).unwrap();
-    let file = chunkstore::vfs::Vfs::create_new(&scene.vfs, &path).unwrap();
-    file.write_all_at(newer.as_bytes(), 0).unwrap();
+    let newer = newer_document(&scene.vfs.read_all(&path).unwrap());
+    scene.vfs.write_raw(&path, newer).unwrap();
     let before = scene.files();
     let error = run(&scene.open(2)).unwrap_err();
     assert!(matches!(error, Error::UnsupportedFormat { .. }), "{}", describe(&error));
     assert_eq!(scene.files(), before);
+}
+
+/// The fuzzer of histories found this: a repair took the record for one of a newer program, and did nothing.
+#[test]
+fn record_with_a_flipped_version_is_damaged_and_moved_aside() {
+    let scene = Scene::new();
+    let path = scene.file(0, "rev");
+    let mut bytes = scene.vfs.read_all(&path).unwrap();
+    let version = bytes.windows(2).position(|it| it == b"1,").unwrap();
+    bytes[version] ^= 4;
+    scene.vfs.write_raw(&path, bytes).unwrap();
+    let stats = run(&scene.open(2)).unwrap();
+    assert_eq!(stats.moved_records.len(), 1);
 }
 
 #[test]

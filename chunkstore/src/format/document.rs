@@ -2,7 +2,8 @@
 //!
 //! Layout: `docs/format.md`, section "Document". Every byte of a document is fixed or covered by the checksum, so
 //! a changed byte is always noticed, although people can read the file and `b3sum` can check it. The
-//! checksum is over the bytes of the body as they stand: nothing is serialised again to check it.
+//! checksum is over the bytes of the body as they stand: nothing is serialised again to check it. That of version 1 is over
+//! the body only; those of later versions are over the version, too, so that a flipped digit is no newer version.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +30,7 @@ const VERSION_DIGITS_MAX: usize = 10;
 #[must_use]
 pub fn encode_document<T: Serialize>(magic: &'static str, version: u32, body: &T) -> Vec<u8> {
     let body = serde_json::to_vec(body).expect("bodies of documents have text for keys");
-    let checksum = blake3::hash(&body).to_hex();
+    let checksum = checksum(version, &body).to_hex();
     let version = version.to_string();
     let document = [
         MAGIC_KEY,
@@ -55,7 +56,7 @@ pub fn encode_document<T: Serialize>(magic: &'static str, version: u32, body: &T
 /// - [`FormatError::OutOfRange`] if it is longer than [`DOCUMENT_LEN_MAX`].
 /// - [`FormatError::WrongMagic`] if it is another kind of document, or none.
 /// - [`FormatError::Unsupported`] if a newer program wrote it.
-/// - [`FormatError::WrongChecksum`] if a byte of the body was changed.
+/// - [`FormatError::WrongChecksum`] if a byte of the body, or of the version, was changed.
 /// - [`FormatError::Truncated`] or [`FormatError::TrailingBytes`] if it is cut off or has more bytes.
 /// - [`FormatError::Document`] if the envelope or the body is not what it must be.
 pub fn decode_document<T: DeserializeOwned>(
@@ -84,6 +85,19 @@ fn checked_body<'a>(
         return Err(FormatError::WrongMagic { expected: magic });
     }
     let version = version(&mut input)?;
+    expect(&mut input, CHECKSUM_KEY)?;
+    let stored_checksum = input.take(CHECKSUM_DIGITS, "checksum")?;
+    expect(&mut input, BODY_KEY)?;
+    let body_len =
+        input.remaining().checked_sub(END.len()).ok_or(FormatError::Truncated { field: "body" })?;
+    let body = input.take(body_len, "body")?;
+    let is_right = stored_checksum == checksum(version, body).to_hex().as_bytes();
+    if !is_right && !has(Bug::DocumentUnchecked) {
+        return Err(FormatError::WrongChecksum { structure: magic });
+    }
+    expect(&mut input, END)?;
+    input.finish(magic)?;
+    // Last of all: what is damaged is not taken for something that a newer program wrote.
     if version_max < version {
         return Err(FormatError::Unsupported {
             structure: magic,
@@ -91,18 +105,16 @@ fn checked_body<'a>(
             supported: version_max,
         });
     }
-    expect(&mut input, CHECKSUM_KEY)?;
-    let checksum = input.take(CHECKSUM_DIGITS, "checksum")?;
-    expect(&mut input, BODY_KEY)?;
-    let body_len =
-        input.remaining().checked_sub(END.len()).ok_or(FormatError::Truncated { field: "body" })?;
-    let body = input.take(body_len, "body")?;
-    if checksum != blake3::hash(body).to_hex().as_bytes() && !has(Bug::DocumentUnchecked) {
-        return Err(FormatError::WrongChecksum { structure: magic });
-    }
-    expect(&mut input, END)?;
-    input.finish(magic)?;
     Ok(body)
+}
+
+/// Returns the checksum that a document of this version has.
+fn checksum(version: u32, body: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    if version != 1 {
+        hasher.update(version.to_string().as_bytes());
+    }
+    hasher.update(body).finalize()
 }
 
 /// Takes a decimal number without leading zeros.
@@ -143,7 +155,7 @@ mod tests {
         decode_document(MAGIC, 12, bytes)
     }
 
-    /// Returns a document with this text for a version.
+    /// Returns a document of version 1 with this text for its version.
     fn with_version(version: &str) -> Vec<u8> {
         let text = String::from_utf8(encode_document(MAGIC, 1, &["a"])).unwrap();
         text.replace("\"version\":1,", &format!("\"version\":{version},")).into_bytes()
@@ -176,15 +188,31 @@ mod tests {
     }
 
     #[test]
-    fn version_is_checked_before_the_checksum() {
-        assert!(decode(&with_version("12")).is_ok());
-        let unsupported =
-            |found| Err(FormatError::Unsupported { structure: MAGIC, found, supported: 12 });
-        assert_eq!(decode(&with_version("13")), unsupported(13));
-        assert_eq!(decode(&with_version("4294967295")), unsupported(u32::MAX));
-        let mut damaged = with_version("13");
-        damaged.truncate(damaged.len() - 5);
-        assert_eq!(decode(&damaged), unsupported(13));
+    fn newer_version_is_refused_if_its_checksum_is_right() {
+        let newer = |version| encode_document(MAGIC, version, &["a"]);
+        assert!(decode(&newer(12)).is_ok());
+        for version in [13, u32::MAX] {
+            let unsupported =
+                FormatError::Unsupported { structure: MAGIC, found: version, supported: 12 };
+            assert_eq!(decode(&newer(version)), Err(unsupported));
+        }
+        let mut longer = newer(13);
+        longer.push(b'\n');
+        let mut shorter = newer(13);
+        shorter.truncate(shorter.len() - 5);
+        for damaged in [longer, shorter] {
+            let error = decode(&damaged).unwrap_err();
+            assert!(!matches!(error, FormatError::Unsupported { .. }), "{error}");
+        }
+        assert_flips_rejected(&newer(7), decode);
+    }
+
+    #[test]
+    fn flipped_version_is_damage_and_no_newer_version() {
+        for version in ["0", "2", "3", "5", "9", "12", "13", "4294967295"] {
+            let error = decode(&with_version(version)).unwrap_err();
+            assert!(!matches!(error, FormatError::Unsupported { .. }), "{version}: {error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,10 @@ fn two_files_that_change_places_are_found_or_harmless() {
         } else if pair.map(|file| file.1) == [FileKind::Pack, FileKind::Trash] {
             // What is in `trash/` is a pack, too.
             vec![Finder::Replaced(pair[0].0.clone())]
+        } else if pair.map(|file| file.1) == [FileKind::Index, FileKind::Pack] {
+            // Nothing but the lists of the revisions says what was in the pack: a scrub names it, a verify the revisions.
+            let index = finder_of_content(&pair[0].0, FileKind::Index, &store);
+            vec![index, Finder::Replaced(pair[1].0.clone())]
         } else {
             pair.iter().map(|(path, kind, _)| finder_of_content(path, *kind, &store)).collect()
         };
