@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::scene::{BACKUP_DIR, IMAGE_LEN, Scene, newer_document, rewrite};
+use crate::scene::{BACKUP_DIR, IMAGE_LEN, Scene, newer_config, rewrite};
 
 fn flip_a_byte(bytes: &mut [u8]) {
     let middle = bytes.len() / 2;
@@ -42,7 +42,7 @@ fn configuration_without_its_store_is_no_backup() {
 fn newer_format_is_refused() {
     let (scene, _) = Scene::with_backup();
     rewrite(&scene.backup_path("store.json"), |bytes| {
-        *bytes = newer_document(bytes);
+        *bytes = newer_config(bytes);
     });
     let commands: [&[&str]; 4] = [&["status"], &["backup"], &["restore", "out"], &["purge"]];
     for command in commands {

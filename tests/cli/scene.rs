@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use chunkstore::format::{decode_document, encode_document};
 use tempfile::TempDir;
 
 /// Name of the backup directory in a scene.
@@ -206,14 +207,11 @@ pub(crate) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("the file can be written");
 }
 
-/// Returns a document of version 1 as a newer program would write it: of version 2, with the checksum of that.
-pub(crate) fn newer_document(document: &[u8]) -> Vec<u8> {
-    let text = std::str::from_utf8(document).expect("a document is text");
-    let (envelope, body) = text.split_once(",\"body\":").expect("a document has a body");
-    let body = body.strip_suffix("}\n").expect("a document ends so");
-    let (start, _checksum) = envelope.split_once("1,\"checksum\":").expect("it is of version 1");
-    let checksum = blake3::hash(format!("2{body}").as_bytes()).to_hex();
-    format!("{start}2,\"checksum\":\"{checksum}\",\"body\":{body}}}\n").into_bytes()
+/// Returns the configuration of a store as a newer program would write it.
+pub(crate) fn newer_config(config: &[u8]) -> Vec<u8> {
+    const MAGIC: &str = "chunkstore store";
+    let body: serde_json::Value = decode_document(MAGIC, 1, config).expect("it is of version 1");
+    encode_document(MAGIC, 2, &body)
 }
 
 /// Returns bytes that do not compress.

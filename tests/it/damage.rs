@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use chunkstore::error::{Error, ObjectName};
-use chunkstore::format::{ObjectKind, PackFooter, RecordHeader, Trust};
+use chunkstore::format::{
+    ObjectKind, PackFooter, RecordHeader, Trust, decode_document, encode_document,
+};
 use chunkstore::id::{ChunkId, PackId, RevisionId};
 use chunkstore::ops::{self, VerifyOptions};
 use chunkstore::progress::NoProgress;
@@ -12,7 +14,7 @@ use chunkstore::vfs::simulated::{CallKind, Counter, Effect, FaultKind, FaultPlan
 use support::images;
 use support::model::{Model, check_store};
 use support::simulated_store::{
-    backup, create, describe, files_below, newer_document, open, purge_now, restore, verify_all,
+    backup, create, describe, files_below, open, purge_now, restore, verify_all,
 };
 
 const INDEX: &str = "/store/index.redb";
@@ -260,8 +262,10 @@ fn damaged_condemned_list_costs_nothing_and_the_generation_does_not_fall() {
 #[test]
 fn newer_format_is_refused_and_nothing_is_written() {
     let (vfs, _) = two_revisions();
-    let newer = newer_document(&vfs.read_all("/store/store.json").unwrap());
-    vfs.write_raw("/store/store.json", newer).unwrap();
+    let magic = "chunkstore store";
+    let config = vfs.read_all("/store/store.json").unwrap();
+    let body: serde_json::Value = decode_document(magic, 1, &config).unwrap();
+    vfs.write_raw("/store/store.json", encode_document(magic, 2, &body)).unwrap();
     let contents = |vfs: &SimulatedVfs| -> Vec<_> {
         let files = vfs.all_files().into_iter();
         files.map(|(path, _)| (path.clone(), vfs.read_all(&path).unwrap())).collect()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use chunkstore::error::Error;
-use chunkstore::format::{ObjectKind, RecordHeader, Trust};
+use chunkstore::format::{ObjectKind, RecordHeader, Trust, decode_document, encode_document};
 use chunkstore::id::{ChunkId, RevisionId};
 use chunkstore::ops::repair::{self, RepairStats};
 use chunkstore::ops::{self, RestoreOptions, RestoreStats};
@@ -16,7 +16,7 @@ use support::images;
 use support::long_tests::choose;
 use support::memory::MemoryTarget;
 use support::simulated_store::{
-    backup, create, describe, files_below, newer_document, open, purge_now, restore, verify_all,
+    backup, create, describe, files_below, open, purge_now, restore, verify_all,
 };
 
 use crate::quarantine::{find_records, list_chunks, trusts};
@@ -312,8 +312,10 @@ fn record_of_a_newer_format_is_left_alone() {
     let scene = Scene::new();
     scene.damage_all();
     let path = scene.file(0, "rev");
-    let newer = newer_document(&scene.vfs.read_all(&path).unwrap());
-    scene.vfs.write_raw(&path, newer).unwrap();
+    let magic = "chunkstore revision";
+    let record = scene.vfs.read_all(&path).unwrap();
+    let body: serde_json::Value = decode_document(magic, 1, &record).unwrap();
+    scene.vfs.write_raw(&path, encode_document(magic, 2, &body)).unwrap();
     let before = scene.files();
     let error = run(&scene.open(2)).unwrap_err();
     assert!(matches!(error, Error::UnsupportedFormat { .. }), "{}", describe(&error));

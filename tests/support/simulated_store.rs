@@ -146,21 +146,6 @@ pub fn files_below(vfs: &SimulatedVfs, directory: &str) -> Vec<PathBuf> {
     files.filter(|path| path.starts_with(&root)).collect()
 }
 
-/// Returns a document of version 1 as a newer program would write it: of version 2, with the checksum of that.
-///
-/// # Panics
-///
-/// If it is none.
-#[must_use]
-pub fn newer_document(document: &[u8]) -> Vec<u8> {
-    let text = std::str::from_utf8(document).expect("a document is text");
-    let (envelope, body) = text.split_once(",\"body\":").expect("a document has a body");
-    let body = body.strip_suffix("}\n").expect("a document ends so");
-    let (start, _checksum) = envelope.split_once("1,\"checksum\":").expect("it is of version 1");
-    let checksum = blake3::hash(format!("2{body}").as_bytes()).to_hex();
-    format!("{start}2,\"checksum\":\"{checksum}\",\"body\":{body}}}\n").into_bytes()
-}
-
 /// Returns an error with its causes, for messages of tests.
 #[must_use]
 pub fn describe(error: &Error) -> String {

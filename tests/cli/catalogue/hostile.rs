@@ -9,7 +9,7 @@ use chunkstore::units::PackOffset;
 
 use super::row::{Fault, Proof, Row, hinted, row, run, whole, wounded};
 use super::stage::{Pack, Stage, put, put_pack};
-use crate::scene::{Scene, newer_document};
+use crate::scene::{Scene, newer_config};
 
 /// Most memory that a command gets under these faults, threads and all. Whoever believes a length gets no memory for it.
 const MEMORY: &str = "--as=2147483648";
@@ -430,7 +430,7 @@ pub(super) const ROWS: &[Row] = &[
             |stage| {
                 let path = stage.scene.backup_path("store.json");
                 let before = fs::read(&path).unwrap();
-                put(&path, &newer_document(&before));
+                put(&path, &newer_config(&before));
                 Ok(Fault::default().undone_by(move |_| put(&path, &before)))
             },
             &[

@@ -430,8 +430,9 @@ impl Run<'_> {
     /// After a repair nothing stops a purge.
     fn repair_and_purge(&self) {
         let plan = repair::plan(self.store, &NoProgress);
-        let result = plan.and_then(|plan| plan.execute(&NoProgress));
-        let stats = result.unwrap_or_else(|error| panic!("repair: {}", describe(&error)));
+        let stats = plan
+            .and_then(|plan| plan.execute(&NoProgress))
+            .unwrap_or_else(|error| panic!("repair: {}", describe(&error)));
         assert!(!self.is_harmless || stats.is_sound(), "{stats:?}");
         purge_all(self.store)
             .unwrap_or_else(|error| panic!("a purge after a repair: {}", describe(&error)));
