@@ -12,6 +12,7 @@ use chunkstore::id::SourceName;
 use chunkstore::retention::Schedule;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in a backup directory.
@@ -19,6 +20,16 @@ pub(crate) const FILE_NAME: &str = "config";
 
 /// Longest file in bytes.
 const LEN_MAX: u64 = 1 << 20;
+
+/// Most values in a configuration, keys among them. A schedule with a thousand tags has eight thousand.
+const VALUES_MAX: usize = 10_000;
+
+/// Most values that are kept because an anchor names them. A value is kept once for each anchor around it, so a few kilobytes of anchors
+/// inside each other would become megabytes.
+const ANCHORED_MAX: usize = 1000;
+
+/// Most sections inside each other; a schedule has three.
+const DEPTH_MAX: usize = 16;
 
 /// Why there is no configuration, or none is written.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +119,15 @@ impl Config {
 
     /// Reads a configuration from its text, or says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let config = serde_saphyr::from_str::<Self>(text);
-        let config = config.map_err(|error| one_line(&error.to_string()))?;
+        let config: Result<Self, _> = from_yaml(text);
+        let config = config.map_err(|error| match error.without_snippet() {
+            serde_saphyr::Error::Budget { breach, location } => format!(
+                "line {line} column {column}: it is too long or too deep for a configuration: {breach:?}",
+                line = location.line(),
+                column = location.column(),
+            ),
+            _ => one_line(&error.to_string()),
+        })?;
         if config.whisper.is_some() && config.source.kind != SourceKind::Whisper {
             return Err("it has a section whisper, and the source is none".to_owned());
         }
@@ -138,6 +156,20 @@ impl Config {
             _ => ConfigError::Write { action, path, source },
         })
     }
+}
+
+/// Reads YAML, with bounds of what it may take: a configuration is short, whatever its text does.
+pub(crate) fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: VALUES_MAX,
+            max_recorded_anchor_events: ANCHORED_MAX,
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_documents: 1,
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 /// Returns whether an error says that there is no such file. A file in the place of the directory counts, too.
@@ -253,6 +285,30 @@ mod tests {
         assert!(!schedule.calendar().is_empty());
         let text = serde_saphyr::to_string(&config).unwrap();
         assert_eq!(read(&text).unwrap(), Some(config));
+    }
+
+    #[test]
+    fn configuration_that_would_take_much_memory_is_rejected() {
+        let start = "source: {type: file, filename: /x}\nschedule:\n  ";
+        let nested = |opening: &str, item: &str, count: usize, closing: &str, depth: usize| {
+            format!(
+                "? {}{}{}\n  : x",
+                opening.repeat(depth),
+                item.repeat(count),
+                closing.repeat(depth)
+            )
+        };
+        for (rest, expected) in [
+            (nested("&a [", "x,", 500, "]", 10), "AnchorEvents"),
+            (nested("[", "x,", VALUES_MAX, "]", 1), "Nodes"),
+            (nested("[", "x", 1, "]", DEPTH_MAX), "Depth"),
+        ] {
+            let error = read(&(start.to_owned() + &rest)).unwrap_err().to_string();
+            assert!(error.contains("too long or too deep") && error.contains(expected), "{error}");
+        }
+        let tags: String =
+            (0..1000).map(|tag| format!("t{tag}: {{interval: 1d, keep: 9}}\n  ")).collect();
+        assert!(read(&(start.to_owned() + &tags)).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use self::config::Config;
 use self::glob::Glob;
-use crate::memory::{DECODER, Limit};
+use crate::memory::Limit;
 
 #[path = "../../backy-cli/src/config.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "files are neither read nor written here"))]
@@ -100,10 +100,9 @@ pub(crate) fn revision_spec_seeds() -> Vec<Vec<u8>> {
     ])
 }
 
-/// The scanner of YAML keeps the tokens of what may become a key, some hundred bytes each. A key has at most 1024 characters (YAML 1.2.2,
-/// section 7.4.2), so that should be a constant, whatever the length of the text; `fuzz/open/schedule.txt` takes more, and is open
-/// (`docs/reliability.md`).
-pub(crate) const LIMIT: Limit = Limit { base: 1 << 20, ..DECODER };
+/// What YAML may take: a constant, by the bounds of `config::from_yaml`, and little for each byte of the text. Most of the constant is a list of
+/// as many values as there may be, as a key: values that are kept until it is known what they are have some 300 bytes each.
+pub(crate) const LIMIT: Limit = Limit { base: 4 << 20, factor: 4 };
 
 /// Bytes before the text of a schedule: eight pauses, and the time.
 const SCHEDULE_HEAD_LEN: usize = 16;
@@ -115,9 +114,9 @@ pub(crate) fn schedule(bytes: &[u8]) -> bool {
     let (pauses, now) = head.split_first_chunk::<8>().expect("the head is longer");
     let now = i64::from_le_bytes(*now.first_chunk().expect("eight bytes are left"));
     let text = text_of(bytes);
-    let Ok(schedule) = serde_saphyr::from_str::<Schedule>(text) else { return false };
+    let Ok(schedule) = config::from_yaml::<Schedule>(text) else { return false };
     let written = serde_saphyr::to_string(&schedule).expect("writing to memory does not fail");
-    let again = serde_saphyr::from_str(&written).expect("what was written is read");
+    let again = config::from_yaml(&written).expect("what was written is read");
     assert_eq!(schedule, again);
 
     let history = history_of(text, *pauses);
@@ -274,4 +273,48 @@ pub(crate) fn names_seeds() -> Vec<Vec<u8>> {
         "daily",
         "",
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::bounded;
+
+    /// Texts of about `len` bytes that ask for as much as YAML lets them.
+    fn greedy_texts(len: usize) -> Vec<String> {
+        let filled = |opening: &str, depth: usize, item: &str| {
+            let opened = opening.repeat(depth);
+            let count = len.saturating_sub(opened.len()) / item.len().max(1);
+            opened + &item.repeat(count)
+        };
+        vec![
+            filled("&a {a: ", 12, "&b c: &d e, "),
+            filled("&a [", 12, "a,"),
+            filled("&a {", 12, "&a"),
+            filled("{", 12, "a "),
+            filled("{", 1, "!!a b: "),
+            filled("[", len, "["),
+            filled("&a {a: ", 12, "") + "? [" + &filled("", 0, "a,") + "]: x",
+            format!("? [{}]\n: x", "a,".repeat(len / 2)),
+            format!("? {{{}}}\n: x", "a: b,".repeat(len / 5)),
+            (0..len / 8).map(|key| format!("k{key}: {{}}\n")).collect(),
+            format!("\"{}\"", "\\u0041".repeat(len / 6)),
+            format!("#{}", " x".repeat(len / 2)),
+            format!("a: &a [x]\nb: [{}]", "*a,".repeat(len / 3)),
+            format!("a: &a {{x: y}}\n{}", "<<: *a\n".repeat(len / 7)),
+        ]
+    }
+
+    /// More than that, and the process ends.
+    #[test]
+    fn yaml_takes_no_more_memory_than_its_bound() {
+        for len in [100, 1 << 10, 4 << 10, 64 << 10, 1 << 20] {
+            for text in greedy_texts(len) {
+                bounded(LIMIT, text.len(), || {
+                    drop(config::from_yaml::<Schedule>(&text));
+                    drop(Config::parse(&text));
+                });
+            }
+        }
+    }
 }
