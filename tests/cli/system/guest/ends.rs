@@ -19,7 +19,7 @@ fn guest_gets_errors_when_the_server_is_stopped() {
     write_random_image(&scene.path(IMAGE), 64, 1);
     scene.succeeds(["init", "file", IMAGE]);
     scene.succeeds(["backup"]);
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &[]);
     server.attach(&mut guest, 0);
     // A request that was sent while the server closed the connection is lost. The kernel waits half a minute for it.
@@ -41,7 +41,7 @@ fn guest_gets_errors_when_the_server_is_stopped() {
 #[test]
 fn server_goes_on_after_a_guest_was_killed_while_it_wrote() {
     let Some((scene, _)) = scene_with_ext4(48, 9500) else { return };
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &["--overlay", "disk.overlay"]);
     server.attach(&mut guest, 0);
     guest.succeeds(server.mounts()[0]);
@@ -56,7 +56,7 @@ done) >/dev/null 2>&1 &",
     guest.wait_for(IS_READING);
     guest.kill();
 
-    let mut guest = Guest::boot(&scene).expect("it has booted before");
+    let mut guest = Guest::start(&scene).expect("there was one before");
     server.attach(&mut guest, 0);
     guest.succeeds("mount -o rw /dev/nbd0 /mnt");
     assert_eq!(guest.succeeds("cd /mnt && sha256sum kept; cd /"), kept);

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::scene::Scene;
 use crate::system::machine::skip;
@@ -13,7 +13,7 @@ use crate::system::machine::skip;
 /// Time in which a script must have ended. What waits in a script gives up sooner.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A virtual machine that has booted. It is killed when it is dropped.
+/// A virtual machine that runs. It is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Guest {
     child: Child,
@@ -23,8 +23,8 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Boots a machine, unless this one has nothing that it could boot: then it says so.
-    pub(super) fn boot(scene: &Scene) -> Option<Self> {
+    /// Starts a machine that has booted, unless this one has none: then it says so.
+    pub(super) fn start(scene: &Scene) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         if !root.join("target/guest/initramfs").exists() {
             skip("virtual machine", "tests/guest/prepare has made no target/guest");
@@ -36,8 +36,11 @@ impl Guest {
         let mut child = command.spawn().expect("the guest can be started");
         let stdin = child.stdin.take().expect("it is taken once");
         let lines = lines_of(child.stdout.take().expect("it is taken once"));
-        let guest = Self { child, stdin, lines, console };
+        let mut guest = Self { child, stdin, lines, console };
         guest.lines_until("=== ready");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs();
+        // The first byte may get lost. For a machine that was saved it is as late as it was then.
+        guest.succeeds(&format!("\ndate -s @{now}"));
         Some(guest)
     }
 

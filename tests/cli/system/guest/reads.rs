@@ -38,7 +38,7 @@ fn every_file_of_three_file_systems_is_right_when_mounted_as_printed() {
         Ok(expected) => expected,
         Err(reason) => return skip("file systems in a virtual machine", &reason),
     };
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &[]);
     server.attach(&mut guest, 3);
     let mounts = server.mounts();
@@ -105,7 +105,7 @@ fn unfinished_journals_are_passed_over_when_mounted_as_printed() {
         Ok(expected) => expected,
         Err(reason) => return skip("journals in a virtual machine", &reason),
     };
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &[]);
     server.attach(&mut guest, 2);
     // They are unfinished: without the options that the server prints nothing can be mounted.
@@ -128,7 +128,7 @@ fn unfinished_journals_are_replayed_where_writes_are_forgotten() {
         Ok(expected) => expected,
         Err(reason) => return skip("journals in a virtual machine", &reason),
     };
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &["--writable"]);
     server.attach(&mut guest, 2);
     let mounts = server.mounts();
@@ -152,7 +152,7 @@ fn mounted_revision_is_read_to_its_end_after_it_was_purged() {
     // A later revision shares nothing with it, so that all its packs are to go.
     scene.write(IMAGE, random_bytes(4 << 20, 1));
     scene.succeeds(["backup"]);
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &["-r", "1"]);
     server.attach(&mut guest, 0);
     guest.succeeds(server.mounts()[0]);
@@ -190,7 +190,7 @@ fn damaged_chunk_is_an_error_in_one_file_and_never_other_bytes() {
         let place = windows.position(|bytes| bytes == needle).unwrap();
         bytes[place] ^= 1;
     });
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
     let server = Server::start(&scene, &[]);
     server.attach(&mut guest, 0);
     guest.succeeds(server.mounts()[0]);

@@ -39,7 +39,7 @@ fn scene_with_volume() -> Option<(Scene, String, Guest)> {
         skip("logical volumes in a virtual machine", &reason);
         return None;
     }
-    let mut guest = Guest::boot(&scene)?;
+    let mut guest = Guest::start(&scene)?;
     back_up_volume(&scene, &mut guest);
     Some((scene, list(&tree), guest))
 }

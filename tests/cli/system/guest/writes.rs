@@ -19,7 +19,7 @@ fn overlay_keeps_what_was_written_until_it_is_a_revision() {
     disk.extend(random_bytes(1 << 20, 12));
     scene.write(IMAGE, &disk);
     scene.succeeds(["backup"]);
-    let Some(mut guest) = Guest::boot(&scene) else { return };
+    let Some(mut guest) = Guest::start(&scene) else { return };
 
     let server = Server::start(&scene, &["--overlay", OVERLAY]);
     server.attach(&mut guest, 0);
