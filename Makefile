@@ -75,7 +75,7 @@ bench-whisper: ## compare backups of Graphite's files with whisper-backup and ot
 	[ -d $(WHISPER_DIR)/t100k ] || target/release/whisper-tree $(WHISPER_DIR)/t100k --files 100000 --schema 5m:2d,1h:28d
 	benches/whisper/run $(WHISPER_DIR)
 
-prove: ## the tests once more in the release profile, with long random and crash runs; takes an hour
+prove: ## the tests once more in the release profile, with long random and crash runs; takes a night
 	@scripts/prove
 
 ci: ## what the continuous integration runs
