@@ -21,7 +21,7 @@ pub(crate) const FILE_NAME: &str = "config";
 /// Longest file in bytes.
 const LEN_MAX: u64 = 1 << 20;
 
-/// Most values in a configuration, keys among them. A schedule with a thousand tags has eight thousand.
+/// Most values in a configuration, keys among them. A schedule with a thousand tags has six thousand.
 const VALUES_MAX: usize = 10_000;
 
 /// Most values that are kept because an anchor names them. A value is kept once for each anchor around it, so a few kilobytes of anchors

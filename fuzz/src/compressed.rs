@@ -7,11 +7,11 @@ use chunkstore::compression::columns::{join, split};
 use chunkstore::compression::{Compressor, Expander};
 use chunkstore::format::{Codec, ObjectKind, POINT_LEN, RecordHeader, Transform};
 
-use crate::memory::Limit;
+use crate::memory::{DECODER, Limit};
 use crate::seeds;
 
 /// A chunk may ask for 16 MiB, twice if it holds points; what is compressed is expanded again.
-pub(crate) const LIMIT: Limit = Limit { base: 40 << 20, factor: 64 };
+pub(crate) const LIMIT: Limit = Limit { base: 40 << 20, ..DECODER };
 
 /// Bytes before the payload: the codec, and the plain length.
 const HEAD_LEN: usize = 4;

@@ -16,10 +16,12 @@ pub struct Limit {
     pub base: usize,
     /// Bytes for each byte of the input.
     pub factor: usize,
+    /// Bytes that no input may take more of, however long.
+    pub most: usize,
 }
 
 /// Limit of those that decode bytes.
-pub const DECODER: Limit = Limit { base: 256 << 10, factor: 64 };
+pub const DECODER: Limit = Limit { base: 256 << 10, factor: 64, most: usize::MAX };
 
 thread_local! {
     /// Bytes that this thread has allocated and not freed.
@@ -36,7 +38,7 @@ pub fn bounded<R>(limit: Limit, input_len: usize, work: impl FnOnce() -> R) -> R
             USED_MAX.set(isize::MAX);
         }
     }
-    let room = limit.base.saturating_add(limit.factor.saturating_mul(input_len));
+    let room = limit.base.saturating_add(limit.factor.saturating_mul(input_len)).min(limit.most);
     let room = isize::try_from(room).unwrap_or(isize::MAX);
     let _bound = Bound;
     USED_MAX.set(USED.get().saturating_add(room));

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use self::config::Config;
 use self::glob::Glob;
-use crate::memory::Limit;
+use crate::memory::{DECODER, Limit};
 
 #[path = "../../backy-cli/src/config.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "files are neither read nor written here"))]
@@ -100,9 +100,9 @@ pub(crate) fn revision_spec_seeds() -> Vec<Vec<u8>> {
     ])
 }
 
-/// What YAML may take: a constant, by the bounds of `config::from_yaml`, and little for each byte of the text. Most of the constant is a list of
-/// as many values as there may be, as a key: values that are kept until it is known what they are have some 300 bytes each.
-pub(crate) const LIMIT: Limit = Limit { base: 4 << 20, factor: 4 };
+/// What YAML may take: a constant for long texts, by the bounds of `config::from_yaml`. What takes most of it is a list of as many values as
+/// there may be, as a key: values that are kept until it is known what they are have some 300 bytes each.
+pub(crate) const LIMIT: Limit = Limit { base: 1 << 20, most: 4 << 20, ..DECODER };
 
 /// Bytes before the text of a schedule: eight pauses, and the time.
 const SCHEDULE_HEAD_LEN: usize = 16;

@@ -112,7 +112,7 @@ fn every_corpus_is_tidy() {
 #[test]
 fn allocation_beyond_the_limit_fails() {
     const MIB: usize = 1 << 20;
-    let limit = Limit { base: MIB, factor: 100 };
+    let limit = Limit { base: MIB, factor: 100, most: usize::MAX };
     let reserve = |len| Vec::<u8>::new().try_reserve_exact(len).is_ok();
     let within = |input_len, len| bounded(limit, input_len, || reserve(len));
     assert!(within(0, MIB) && !within(0, MIB + 1));

@@ -17,11 +17,11 @@ use nbd_server::{Exports, ListedExport, NamedExport, OpenError};
 
 use self::memory::Memory;
 pub(crate) use self::session::session;
-use crate::memory::Limit;
+use crate::memory::{DECODER, Limit};
 use crate::texts;
 
 /// A request may ask for as much as a payload can be; it is answered in memory, and read again.
-pub(crate) const LIMIT: Limit = Limit { base: 8 * PAYLOAD_LEN_MAX as usize, factor: 64 };
+pub(crate) const LIMIT: Limit = Limit { base: 8 * PAYLOAD_LEN_MAX as usize, ..DECODER };
 
 /// Headers of options and requests: what is read is written the same way.
 pub(crate) fn message(bytes: &[u8]) -> bool {

@@ -27,11 +27,11 @@ use support::simulated_store::{
 use self::edits::Edits;
 pub(crate) use self::operations::{operations, operations_seeds};
 pub(crate) use self::overlay::{overlay, overlay_seeds};
-use crate::memory::Limit;
+use crate::memory::{DECODER, Limit};
 use crate::seeds;
 
 /// Buffers of backup and restore, the cache of the index, and the copy of the store: what the promise of bounded memory permits.
-pub(crate) const LIMIT: Limit = Limit { base: 256 << 20, factor: 1024 };
+pub(crate) const LIMIT: Limit = Limit { base: 256 << 20, factor: 1024, ..DECODER };
 
 /// Seeds of environments: different ones in one store, so that ids differ.
 const OPENED: u64 = 500;

@@ -117,7 +117,7 @@ impl<'a> Worker<'a> {
             contents.records.iter().partition(|record| quarantine.contains(pack, &record.id));
         self.check_records(pack, &records)?;
         // By damage that is known a pack has another digest; what is sound in spite of that may be of another pack.
-        if self.is_sound && self.are_sound(pack, &known) {
+        if self.is_sound && self.are_sound(pack, &known)? {
             self.check_name(pack, &contents)?;
         }
         self.run.progress.advance(contents.file_len);
@@ -264,16 +264,20 @@ impl<'a> Worker<'a> {
     }
 
     /// Returns whether each of these records can be read and is sound, without a finding if not.
-    fn are_sound(&mut self, pack: &PackId, records: &[&FooterRecord]) -> bool {
+    fn are_sound(&mut self, pack: &PackId, records: &[&FooterRecord]) -> Result<bool> {
         let storage: &dyn Storage = self.run.store.storage();
-        let mut stored = std::mem::take(&mut self.stored);
-        let are_sound = records.iter().all(|record| {
+        for record in records {
+            self.wait_for_turn(record.len_in_pack().into())?;
+            let mut stored = std::mem::take(&mut self.stored);
             stored.resize(to_usize(record.len_in_pack()), 0);
-            read_record(storage, pack, &mut stored, record.offset).is_ok()
-                && self.expand(record, &stored).is_ok()
-        });
-        self.stored = stored;
-        are_sound
+            let is_sound = read_record(storage, pack, &mut stored, record.offset).is_ok()
+                && self.expand(record, &stored).is_ok();
+            self.stored = stored;
+            if !is_sound {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Checks the bytes of a record, which is in `plain` then.

@@ -35,6 +35,7 @@ fn pack_that_changes_places_with_one_whose_record_is_in_quarantine_is_found() {
     let store = StoreAtRest::new(Size::SMALL);
     let mut tally = Tally::new();
     let packs: Vec<&PathBuf> = store.records.keys().collect();
+    assert!(!store.quarantined.is_empty());
     for (damaged, _) in &store.quarantined {
         for other in packs.iter().filter(|pack| **pack != damaged) {
             let pair = [damaged, *other].map(|path| (path.clone(), FileKind::Pack));
