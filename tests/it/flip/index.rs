@@ -15,27 +15,29 @@ const CHECKSUM_LEN: usize = 16;
 /// Bytes of the header that are used.
 const SECTOR_LEN: usize = 512;
 
-/// In the long form one byte of so many of what a block holds is flipped.
-const STEP_IN_BLOCK: usize = 32;
+/// In the long form one byte of so many of what a block holds is followed by all operations, and in the short form they alone are tried.
+const STEP_OF_ALL: usize = 32;
 
-/// A block is read whole or not at all, so what comes of a flip depends on which block it is in: of each block some bytes are flipped, and all of
-/// its checksum and of the header. That each bit of a block is checked is shown where blocks are read (`index::checked_blocks`).
+/// A block is read whole or not at all, so what comes of a flip depends on which block it is in: all operations follow some flips of each block,
+/// and all of its checksum and of the header. That each bit of a block is checked is shown where blocks are read (`index::checked_blocks`).
 #[test]
 fn no_flip_in_the_index_costs_anything() {
     let store = StoreAtRest::new(Size::SMALL);
     let len = store.vfs.read_all(INDEX).unwrap().len();
-    let is_chosen = |offset: &usize| {
+    let is_deep = |offset: &usize| {
         let (block, within) = (offset / STORED_LEN, offset % STORED_LEN);
         let is_checksum = STORED_LEN - CHECKSUM_LEN <= within;
-        is_checksum || *offset < SECTOR_LEN || within % STEP_IN_BLOCK == block % STEP_IN_BLOCK
+        is_checksum || *offset < SECTOR_LEN || within % STEP_OF_ALL == block % STEP_OF_ALL
     };
-    let places: Vec<usize> = (0..len).filter(is_chosen).collect();
-    let step = choose(places.len().div_ceil(20), 1);
+    let deep: Vec<usize> = (0..len).filter(is_deep).collect();
+    let step = choose(deep.len().div_ceil(20), 1);
+    let places = choose(deep.into_iter().step_by(step).collect(), (0..len).collect::<Vec<_>>());
     let mut tally = Tally::new();
-    for (turn, offset) in places.into_iter().enumerate().step_by(step) {
+    for (turn, offset) in places.into_iter().enumerate() {
         let mask = if turn % 9 == 8 { 0xff } else { 1 << (turn % 9) };
+        let depth = if is_deep(&offset) { Depth::All } else { Depth::Named };
         let place = (INDEX.as_ref(), FileKind::Index, offset as u64);
-        tally.flip(&store, place, mask, (Depth::All, (turn / step) as u64));
+        tally.flip(&store, place, mask, (depth, turn as u64));
     }
     tally.finish("flips of the index");
 }
