@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_saphyr::budget::BudgetBreach;
 
 /// Name of the file in a backup directory.
 pub(crate) const FILE_NAME: &str = "config";
@@ -122,9 +123,10 @@ impl Config {
         let config: Result<Self, _> = from_yaml(text);
         let config = config.map_err(|error| match error.without_snippet() {
             serde_saphyr::Error::Budget { breach, location } => format!(
-                "line {line} column {column}: it is too long or too deep for a configuration: {breach:?}",
+                "line {line} column {column}: a configuration has no {too_much}",
                 line = location.line(),
                 column = location.column(),
+                too_much = too_much(breach),
             ),
             _ => one_line(&error.to_string()),
         })?;
@@ -170,6 +172,20 @@ pub(crate) fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saph
         },
     };
     serde_saphyr::from_str_with_options(text, options)
+}
+
+/// Says what is too much for [`from_yaml`], after "a configuration has no".
+fn too_much(breach: &BudgetBreach) -> String {
+    match breach {
+        BudgetBreach::Nodes { .. } => format!("more than {VALUES_MAX} values"),
+        BudgetBreach::RecordedAnchorEvents { .. } => {
+            format!("more than {ANCHORED_MAX} values in anchors")
+        }
+        BudgetBreach::Depth { .. } => format!("more than {DEPTH_MAX} sections inside each other"),
+        BudgetBreach::Documents { .. } => "second document".to_owned(),
+        // These have the bounds of the reader.
+        other => format!("use for that much: {other:?}"),
+    }
 }
 
 /// Returns whether an error says that there is no such file. A file in the place of the directory counts, too.
@@ -299,12 +315,12 @@ mod tests {
             )
         };
         for (rest, expected) in [
-            (nested("&a [", "x,", 500, "]", 10), "AnchorEvents"),
-            (nested("[", "x,", VALUES_MAX, "]", 1), "Nodes"),
-            (nested("[", "x", 1, "]", DEPTH_MAX), "Depth"),
+            (nested("&a [", "x,", 500, "]", 10), "more than 1000 values in anchors"),
+            (nested("[", "x,", VALUES_MAX, "]", 1), "more than 10000 values"),
+            (nested("[", "x", 1, "]", DEPTH_MAX), "more than 16 sections inside each other"),
         ] {
             let error = read(&(start.to_owned() + &rest)).unwrap_err().to_string();
-            assert!(error.contains("too long or too deep") && error.contains(expected), "{error}");
+            assert!(error.contains(&format!("a configuration has no {expected}")), "{error}");
         }
         let tags: String =
             (0..1000).map(|tag| format!("t{tag}: {{interval: 1d, keep: 9}}\n  ")).collect();
