@@ -322,6 +322,10 @@ mod tests {
             let error = read(&(start.to_owned() + &rest)).unwrap_err().to_string();
             assert!(error.contains(&format!("a configuration has no {expected}")), "{error}");
         }
+        let two = read("source: {type: file, filename: /x}\n---\nschedule: {}\n")
+            .unwrap_err()
+            .to_string();
+        assert!(two.contains("a configuration has no second document"), "{two}");
         let tags: String =
             (0..1000).map(|tag| format!("t{tag}: {{interval: 1d, keep: 9}}\n  ")).collect();
         assert!(read(&(start.to_owned() + &tags)).is_ok());
