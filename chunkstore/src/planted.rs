@@ -49,12 +49,18 @@ pub enum Bug {
     PredictionUnconfirmed,
     /// A distrusted revision does not make the next backup write every chunk.
     DoubtIgnored,
+    /// The index leads to a pack that has no name yet.
+    IndexBeforePack,
+    /// A chunk that the index knows counts as stored without a look at its record.
+    HitUnchecked,
+    /// Zeros in a list count as damage.
+    ZerosTakenForDamage,
 }
 
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::FileNotSynced,
         Self::NameNotSynced,
         Self::DirectoryNotSynced,
@@ -74,6 +80,9 @@ impl Bug {
         Self::RevisionUnmarked,
         Self::PredictionUnconfirmed,
         Self::DoubtIgnored,
+        Self::IndexBeforePack,
+        Self::HitUnchecked,
+        Self::ZerosTakenForDamage,
     ];
 }
 

@@ -16,7 +16,7 @@ use support::attempt::panic_of;
 type Search = fn() -> Option<String>;
 
 /// Every bug with the search that must find it.
-const TABLE: [(Bug, Search); 19] = [
+const TABLE: [(Bug, Search); 22] = [
     (Bug::FileNotSynced, searches::power_cuts),
     (Bug::NameNotSynced, searches::power_cuts),
     (Bug::DirectoryNotSynced, searches::power_cuts),
@@ -36,6 +36,9 @@ const TABLE: [(Bug, Search); 19] = [
     (Bug::DocumentUnchecked, searches::flips),
     (Bug::PredictionUnconfirmed, scenes::chunk_list_after_a_change),
     (Bug::DoubtIgnored, scenes::backup_after_a_doubt),
+    (Bug::IndexBeforePack, searches::power_cuts),
+    (Bug::HitUnchecked, scenes::backup_of_what_the_index_has_alone),
+    (Bug::ZerosTakenForDamage, scenes::image_with_zeros),
 ];
 
 /// A bug is planted in the whole process: one search at a time.

@@ -12,10 +12,11 @@ use chunkstore::revision::Revision;
 use chunkstore::store::Store;
 use chunkstore::vfs::simulated::SimulatedVfs;
 
+use crate::damage::Notes;
 use crate::images;
 use crate::memory_tree::{Files, files_of};
 use crate::simulated_store::{
-    self, backup, backup_with_tags, describe, purge_now, restore, verify_all,
+    self, backup, backup_with_tags, describe, purge_now, restore, verify, verify_all,
 };
 
 /// What a revision was made of.
@@ -329,6 +330,7 @@ pub fn check_contents(vfs: &SimulatedVfs, model: &Model, seed: u64) {
     let mut model = model.clone();
     let store = reopen(vfs, &model, seed);
     model.check_history(&store);
+    check_packs(&store);
     model.check_restore(&store, "at first");
 }
 
@@ -343,6 +345,7 @@ pub fn check_store(vfs: &SimulatedVfs, model: &Model, seed: u64) {
     let mut model = model.clone();
     let store = reopen(vfs, &model, seed);
     model.check_history(&store);
+    check_packs(&store);
     if !model.rotten.is_empty() {
         repair_all(&store, &mut model);
     }
@@ -371,6 +374,14 @@ pub fn check_store(vfs: &SimulatedVfs, model: &Model, seed: u64) {
     model.check_restore(&again, "after a purge");
     let leftovers = simulated_store::files_below(vfs, "tmp");
     assert!(leftovers.is_empty(), "left in tmp: {leftovers:?}");
+}
+
+/// Checks that nobody is told of a pack that is gone: it is durable before the index leads to it, and goes after that.
+fn check_packs(store: &Store) {
+    let notes = Notes::default();
+    verify(store, &[], &notes).unwrap_or_else(|error| panic!("packs: {}", describe(&error)));
+    let notes = notes.into_messages();
+    assert!(notes.is_empty(), "packs: {notes:?}");
 }
 
 /// Repairs what has rotted; nothing else may be lost by that.

@@ -15,7 +15,7 @@ use chunkstore::ops::{
     self, BackupError, BackupOptions, BackupStats, RestoreError, RestoreOptions, VerifyOptions,
     VerifyStats,
 };
-use chunkstore::progress::NoProgress;
+use chunkstore::progress::{NoProgress, Progress};
 use chunkstore::store::{Store, StoreOptions};
 use chunkstore::vfs::simulated::{SimulatedVfs, environment};
 
@@ -116,12 +116,17 @@ pub fn restore(store: &Store, id: &RevisionId) -> Result<Vec<u8>> {
 pub fn verify_all(store: &Store) -> Result<VerifyStats> {
     let history = store.history(None)?;
     let ids: Vec<_> = history.revisions.iter().map(|revision| revision.record.id).collect();
-    ops::verify(
-        store,
-        &ids,
-        &VerifyOptions { threads: ONE_THREAD, all_data: true, ..VerifyOptions::default() },
-        &NoProgress,
-    )
+    verify(store, &ids, &NoProgress)
+}
+
+/// Verifies these revisions, with all their data.
+///
+/// # Errors
+///
+/// As [`ops::verify`].
+pub fn verify(store: &Store, ids: &[RevisionId], progress: &dyn Progress) -> Result<VerifyStats> {
+    let options = VerifyOptions { threads: ONE_THREAD, all_data: true, ..VerifyOptions::default() };
+    ops::verify(store, ids, &options, progress)
 }
 
 /// Length of the ballast of these small stores.

@@ -7,6 +7,7 @@
 use crate::format::{ByteReader, FormatError};
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_LEN_MAX, IMAGE_LEN_MAX};
+use crate::planted::{Bug, has};
 
 /// Digest of "chunkstore page v1".
 const MAGIC: [u8; 4] = [0x44, 0x40, 0xfc, 0x08];
@@ -79,7 +80,7 @@ impl PageEntry {
             }
             ZERO_TAG => {
                 let len = input.u64("zero length")?;
-                if len == 0 || IMAGE_LEN_MAX < len {
+                if len == 0 || IMAGE_LEN_MAX < len || has(Bug::ZerosTakenForDamage) {
                     return Err(FormatError::out_of_range("zero length", len, "1 byte to 2^50"));
                 }
                 Ok(Self::Zero { len })

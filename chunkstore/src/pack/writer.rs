@@ -103,7 +103,12 @@ impl PackWriter {
     }
 
     /// Completes the pack and makes it durable: steps of `docs/durability.md`, section "A pack".
-    pub(crate) fn seal(mut self, storage: &dyn Storage) -> Result<SealedPack> {
+    pub(crate) fn seal(self, storage: &dyn Storage) -> Result<SealedPack> {
+        self.complete()?.publish(storage)
+    }
+
+    /// Writes all that is missing but the name.
+    pub(crate) fn complete(mut self) -> Result<CompletePack> {
         let table_offset = u32::try_from(self.len)
             .map_err(|_| Error::Bug { what: "a pack grew beyond its limit".to_owned() })?;
         let footer = PackFooter { records: mem::take(&mut self.records) };
@@ -111,9 +116,9 @@ impl PackWriter {
         self.append(&bytes)?;
         self.flush()?;
         let id = PackId::from_bytes(*self.hasher.finalize().as_bytes());
-        debug_assert!(storage.path(&ObjectKey::Pack(id)).ends_with(id.to_string()));
-        self.upload.finish(&ObjectKey::Pack(id))?;
-        Ok(SealedPack { id, header: self.header, file_len: self.len, records: footer.records })
+        let Self { upload, header, len: file_len, .. } = self;
+        let pack = SealedPack { id, header, file_len, records: footer.records };
+        Ok(CompletePack { upload, pack })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -131,6 +136,24 @@ impl PackWriter {
         self.upload.append(self.buffer.as_slice())?;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// A pack that lacks nothing but its name. Dropped without [`publish`](Self::publish) it never existed.
+#[derive(Debug)]
+pub(crate) struct CompletePack {
+    upload: Box<dyn Upload>,
+    /// What it will be.
+    pub(crate) pack: SealedPack,
+}
+
+impl CompletePack {
+    /// Makes the pack durable under its name.
+    pub(crate) fn publish(self, storage: &dyn Storage) -> Result<SealedPack> {
+        let id = self.pack.id;
+        debug_assert!(storage.path(&ObjectKey::Pack(id)).ends_with(id.to_string()));
+        self.upload.finish(&ObjectKey::Pack(id))?;
+        Ok(self.pack)
     }
 }
 

@@ -55,6 +55,12 @@ impl Progress for Notes {
 }
 
 impl Notes {
+    /// Returns what was said.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<String> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns whether something was said about a path.
     #[must_use]
     pub fn name(&self, path: &str) -> bool {

@@ -13,7 +13,8 @@ use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::format::{ObjectKind, PackHeader, PackKind};
 use crate::index::{Origin, PackRow};
-use crate::pack::PackWriter;
+use crate::pack::{PackWriter, SealedPack};
+use crate::planted::{Bug, has};
 use crate::session::Session;
 use crate::storage::Storage;
 use crate::store::Store;
@@ -152,18 +153,28 @@ impl<'a> PackPipeline<'a> {
     fn seal(&self, packs: &Receiver<PackWriter>, claims: &Claims) -> Result<()> {
         for pack in packs {
             self.session.has_packs();
-            let sealed = pack.seal(self.store.storage() as &dyn Storage)?;
-            let row = PackRow::of(&sealed);
-            self.store.index().change(|change| {
-                // This copy wins: it was checked a moment ago, and what the index had was not good enough.
-                change.insert_pack(row, &sealed.records, Origin::Written, |_| false)
-            })?;
+            let complete = pack.complete()?;
+            let is_early = has(Bug::IndexBeforePack);
+            if is_early {
+                self.enter(&complete.pack)?;
+            }
+            let sealed = complete.publish(self.store.storage() as &dyn Storage)?;
+            if !is_early {
+                self.enter(&sealed)?;
+            }
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
             for record in &sealed.records {
                 claims.remove(&record.id);
             }
         }
         Ok(())
+    }
+
+    fn enter(&self, pack: &SealedPack) -> Result<()> {
+        self.store.index().change(|change| {
+            // This copy wins: it was checked a moment ago, and what the index had was not good enough.
+            change.insert_pack(PackRow::of(pack), &pack.records, Origin::Written, |_| false)
+        })
     }
 }
 
