@@ -1,6 +1,7 @@
 //! The file of an overlay as a whole: whatever is in it, reading and writing end with bytes or an error. Where nobody made the
 //! checksums right, the bytes are those that were written.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -18,6 +19,10 @@ const PATH: &str = "/overlay";
 const DATA_START: usize = 64 << 10;
 
 const SLOT_LEN: usize = 4096;
+
+/// Slots of the only page of the directory, and of the only page of the map.
+const DIRECTORY: Range<usize> = 1..3;
+const MAP: Range<usize> = 3..5;
 
 /// The first byte of an input: sets checksums right, or lets the data be changed as well.
 const FIX: u8 = 1;
@@ -60,13 +65,16 @@ pub(crate) fn overlay(bytes: &[u8]) -> bool {
     if choice & FIX != 0 {
         forge::fix_overlay(&mut file, DATA_START);
     }
+    let range_of = |slot: usize| slot * SLOT_LEN..(slot + 1) * SLOT_LEN;
+    let is_changed = |slot: usize| file[range_of(slot)] != scene.file[range_of(slot)];
     // A slot without any byte was never written, for all that a reader can know.
-    let is_wiped = |slot: usize| {
-        let range = slot * SLOT_LEN..(slot + 1) * SLOT_LEN;
-        file[range.clone()] != scene.file[range.clone()]
-            && file[range].iter().all(|byte| *byte == 0)
-    };
-    let is_known = choice & (FIX | DATA_TOO) == 0 && !(0..DATA_START / SLOT_LEN).any(is_wiped);
+    let is_wiped =
+        |slot: usize| is_changed(slot) && file[range_of(slot)].iter().all(|byte| *byte == 0);
+    // Damage to both looks like a crash, after which what was not flushed is gone (docs/format.md, section "Overlay file").
+    let is_like_a_crash = DIRECTORY.into_iter().any(is_changed) && MAP.into_iter().any(is_changed);
+    let is_known = choice & (FIX | DATA_TOO) == 0
+        && !is_like_a_crash
+        && !(0..DATA_START / SLOT_LEN).any(is_wiped);
     let vfs = scene.vfs.kill();
     vfs.write_raw(PATH, file).expect("it was there before");
     check(&vfs, is_known.then_some(&scene.expected))

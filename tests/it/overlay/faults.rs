@@ -100,6 +100,29 @@ fn damaged_directory_is_found_at_opening() {
     }
 }
 
+/// A limit that `docs/format.md` names, in section "Overlay file".
+#[test]
+fn damage_that_looks_like_a_crash_costs_no_more_than_one_flush() {
+    let (scene, expected) = scene_with_overlay();
+    let mut one_flush_before = scene.image.clone();
+    one_flush_before[..3 * BLOCK_LEN].fill(9);
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    let mut outcomes = [0, 0];
+    for (directory, map) in [(4096, 0), (4096, 4096), (8192, 0), (8192, 4096)] {
+        scene.vfs.write_raw(PATH, bytes.clone()).unwrap();
+        scene.vfs.flip(PATH, directory + 60, 1).unwrap();
+        scene.vfs.flip(PATH, MAP_START + map + 60, 1).unwrap();
+        let overlay = scene.open().unwrap();
+        let mut found = vec![0; scene.image.len()];
+        match overlay.read(0, &mut found) {
+            Ok(()) if found == expected => outcomes[0] += 1,
+            Ok(()) if found == one_flush_before => outcomes[1] += 1,
+            other => assert!(map_is_damaged(&other), "{directory} {map}: {other:?}"),
+        }
+    }
+    assert_eq!(outcomes, [1, 1], "what was written last, and what was written before");
+}
+
 #[test]
 fn page_of_another_overlay_is_damage() {
     let (scene, _) = scene_with_overlay();
