@@ -8,6 +8,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, OFlags};
@@ -28,6 +29,15 @@ pub struct FileSource {
     len: u64,
     /// What the file system said when the file was opened.
     metadata: Metadata,
+    failed_reads: Mutex<FailedReads>,
+}
+
+/// Reads that gave an I/O error. Where one of them did not succeed in the end, there is an error to tell.
+#[derive(Debug, Default)]
+struct FailedReads {
+    count: u64,
+    /// The lowest place of them.
+    first: u64,
 }
 
 impl FileSource {
@@ -62,11 +72,36 @@ impl FileSource {
         }
         // A hint to the kernel; without it the source is read as well.
         let _hinted = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { name, file, len, metadata })
+        Ok(Self { name, file, len, metadata, failed_reads: Mutex::default() })
     }
 
     fn read_error(&self, offset: u64, len: u64, source: io::Error) -> SourceError {
         SourceError::Read { name: self.name.clone(), offset, len, source }
+    }
+
+    fn note_failure(&self, error: &io::Error, offset: u64) {
+        if Errno::from_io_error(error) == Some(Errno::IO) {
+            let mut failed = self.failed_reads.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.first = if failed.count == 0 { offset } else { failed.first.min(offset) };
+            failed.count += 1;
+        }
+    }
+
+    /// Returns what a person should know of reads that failed before they succeeded: a disk may do that before it fails.
+    fn failed_reads_warning(&self) -> Option<String> {
+        let failed = self.failed_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let FailedReads { count, first } = *failed;
+        let (name, error) = (&self.name, io::Error::from(Errno::IO));
+        match count {
+            0 => None,
+            1 => Some(format!(
+                "a read at byte {first} of source {name} failed, and succeeded when it was tried again: {error}"
+            )),
+            _ => Some(format!(
+                "{count} reads of source {name} failed, the lowest at byte {first}, and succeeded when they were tried \
+                 again: {error}"
+            )),
+        }
     }
 
     fn size_changed(&self, found: u64) -> SourceError {
@@ -108,7 +143,10 @@ impl Source for FileSource {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), SourceError> {
-        let result = read_fully(buffer, offset, |buffer, offset| self.file.read_at(buffer, offset));
+        let result = read_fully(buffer, offset, |buffer, offset| {
+            let result = self.file.read_at(buffer, offset);
+            result.inspect_err(|error| self.note_failure(error, offset))
+        });
         result.map_err(|failure| match failure.cause {
             Some(cause) => self.read_error(failure.offset, failure.len, cause),
             None => match size_of(&self.file) {
@@ -132,7 +170,8 @@ impl Source for FileSource {
                     return Ok(());
                 }
                 // The end of the source, or an error: the other way tries again and says what is wrong.
-                Ok(_) | Err(_) => {}
+                Ok(_) => {}
+                Err(error) => self.note_failure(&error.into(), offset),
             }
         }
         append_cleared(buffer, len_max, |bytes| self.read_exact_at(bytes, offset))
@@ -152,7 +191,7 @@ impl Source for FileSource {
                 self.name
             )
         };
-        Ok(changed.then(warning).into_iter().collect())
+        Ok(self.failed_reads_warning().into_iter().chain(changed.then(warning)).collect())
     }
 }
 
@@ -327,6 +366,28 @@ mod tests {
         let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
         file.as_file().set_modified(later).unwrap();
         assert_eq!(source.finish().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn reads_that_failed_are_told_with_their_place() {
+        let file = image(&[1; 100]);
+        let source = FileSource::open(file.path()).unwrap();
+        source.note_failure(&Errno::INTR.into(), 7);
+        assert_eq!(source.finish().unwrap(), Vec::<String>::new());
+        let told = |offset| {
+            source.note_failure(&io_error(), offset);
+            source.finish().unwrap().remove(0)
+        };
+        let name = file.path().display().to_string();
+        let first = told(50);
+        assert!(
+            first.starts_with(&format!("a read at byte 50 of source {name} failed")),
+            "{first}"
+        );
+        told(20);
+        let third = told(80);
+        let expected = format!("3 reads of source {name} failed, the lowest at byte 20");
+        assert!(third.starts_with(&expected), "{third}");
     }
 
     #[test]

@@ -63,8 +63,11 @@ pub(super) const ROWS: &[Row] = &[
         "S4",
         "one read of the source fails, and succeeds when it is tried again",
         "0",
-        "nothing: the place is read again, in smaller parts, and what was read is compared with what is stored",
-        whole(|stage| reading(stage, "error=EIO:when=1"), &[run("backup", 0, &[])]),
+        "the source and the place, in a warning: it is read again, in smaller parts, and what was read is compared with what is stored",
+        whole(
+            |stage| reading(stage, "error=EIO:when=1"),
+            &[run("backup", 0, &["disk.img failed, ", "byte 0", "Input/output error"])],
+        ),
     ),
     row(
         "S4a",
