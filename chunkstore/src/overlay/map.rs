@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::directory::Directory;
 use super::file::Backing;
 use crate::error::Result;
-use crate::format::{BlockState, BlockStates, OverlayMapKind, OverlayMapPage};
+use crate::format::{BlockState, BlockStates, FormatError, OverlayMapKind, OverlayMapPage};
 
 /// Pages that are kept in memory, 2 KiB each. More only if more have to be written.
 const PAGES_KEPT: usize = 4096;
@@ -160,7 +160,11 @@ impl Map {
             }
             // Under the lock: a page is in the directory before it can be let go.
             if !self.directory.contains(number) {
-                return Ok(make.then(|| cache.insert(number, PageState::default())));
+                if !make {
+                    return Ok(None);
+                }
+                check_unwritten(file, number)?;
+                return Ok(Some(cache.insert(number, PageState::default())));
             }
             let evictions = cache.evictions;
             drop(cache);
@@ -227,6 +231,17 @@ impl Map {
     fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses a page that lies in the file although the directory says that it was never written: what is there would win over what
+/// is written now.
+fn check_unwritten(file: &Backing, number: u64) -> Result<()> {
+    let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
+    if slots.iter().any(|slots| slots.newest.is_some()) {
+        let what = "the directory does not know it";
+        return Err(file.damaged_page(number, Some(FormatError::Inconsistent { what })));
+    }
+    Ok(())
 }
 
 /// Reads a page that was written.

@@ -124,6 +124,19 @@ fn damage_that_looks_like_a_crash_costs_no_more_than_one_flush() {
 }
 
 #[test]
+fn page_that_the_directory_does_not_know_is_not_written_over() {
+    let scene = Scene::new(&example());
+    drop(scene.create());
+    let fresh = scene.vfs.read_all(PATH).unwrap();
+    scene.open().unwrap().write(0, b"x").unwrap();
+    let mut mixed = scene.vfs.read_all(PATH).unwrap();
+    mixed[4096..12288].copy_from_slice(&fresh[4096..12288]);
+    scene.vfs.write_raw(PATH, mixed).unwrap();
+    let overlay = scene.open().unwrap();
+    assert!(map_is_damaged(&overlay.write(0, b"y")), "the page in the file would win");
+}
+
+#[test]
 fn page_of_another_overlay_is_damage() {
     let (scene, _) = scene_with_overlay();
     let mine = scene.vfs.read_all(PATH).unwrap();
