@@ -159,22 +159,20 @@ impl Map {
                 return Ok(Some(page));
             }
             // Under the lock: a page is in the directory before it can be let go.
-            if !self.directory.contains(number) {
-                if !make {
-                    return Ok(None);
-                }
-                check_unwritten(file, number)?;
-                return Ok(Some(cache.insert(number, PageState::default())));
+            let is_written = self.directory.contains(number);
+            if !is_written && !make {
+                return Ok(None);
             }
             let evictions = cache.evictions;
             drop(cache);
-            let state = load(file, number)?;
+            let state = if is_written { load(file, number) } else { load_unwritten(file, number) };
             let mut cache = self.lock();
             if let Some(page) = cache.get(number) {
                 return Ok(Some(page));
             }
+            // Only now an error counts: somebody else may have made the page, and written it.
             if cache.evictions == evictions {
-                return Ok(Some(cache.insert(number, state)));
+                return Ok(Some(cache.insert(number, state?)));
             }
         }
     }
@@ -233,15 +231,15 @@ impl Map {
     }
 }
 
-/// Refuses a page that lies in the file although the directory says that it was never written: what is there would win over what
+/// Makes a page that was never written. One that lies in the file although the directory says so is refused: it would win over what
 /// is written now.
-fn check_unwritten(file: &Backing, number: u64) -> Result<()> {
+fn load_unwritten(file: &Backing, number: u64) -> Result<PageState> {
     let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
     if slots.iter().any(|slots| slots.newest.is_some()) {
         let what = "the directory does not know it";
         return Err(file.damaged_page(number, Some(FormatError::Inconsistent { what })));
     }
-    Ok(())
+    Ok(PageState::default())
 }
 
 /// Reads a page that was written.
