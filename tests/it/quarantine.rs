@@ -1,12 +1,8 @@
 //! A damaged record is set aside with evidence, stays aside whatever becomes of the index, and is healed by the next backup of the
 //! same bytes, for every revision that shares it.
 
-use std::io;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use chunkstore::environment::Environment;
 use chunkstore::error::{Error, ObjectName};
 use chunkstore::format::{
     FooterRecord, FormatError, ObjectKind, PackFooter, PackHeader, Quarantined, RecordHeader, Trust,
@@ -16,15 +12,12 @@ use chunkstore::image_reader::{Extent, ImageReader};
 use chunkstore::ops::{self, ScrubOptions, ScrubStats, VerifyOptions};
 use chunkstore::progress::NoProgress;
 use chunkstore::store::Store;
-use chunkstore::vfs::simulated::{
-    Counter, CrashMode, Effect, FaultKind, FaultPlan, SimulatedVfs, environment,
-};
-use chunkstore::vfs::{Entry, LockMode, Vfs, VfsFile, VfsLock};
+use chunkstore::vfs::simulated::{Counter, CrashMode, Effect, FaultKind, FaultPlan, SimulatedVfs};
 use support::attempt::Attempts;
 use support::images;
 use support::long_tests::choose;
 use support::simulated_store::{
-    STORE_PATH, backup, create, describe, files_below, open, purge_now, restore, verify_all,
+    backup, create, describe, files_below, open, purge_now, restore, verify_all,
 };
 
 const INDEX: &str = "/store/index.redb";
@@ -328,11 +321,8 @@ fn bad_sector_is_set_aside_and_a_dead_medium_condemns_nothing() {
     let (path, pack, record) = find_records(&scene.vfs, &chunk).remove(0);
     let payload = u64::from(record.offset.0) + RecordHeader::LEN as u64;
     for (bad, is_aside) in [(0..u64::MAX, false), (payload + 1..payload + 2, true)] {
-        let inner = scene.vfs.clone();
-        let medium = BadMedium { inner, path: path.clone(), bad: bad.clone() };
-        let environment = environment(scene.vfs.clone(), 20);
-        let environment = Environment { vfs: Arc::new(medium), ..environment };
-        let store = Store::open_in(environment, STORE_PATH).unwrap();
+        scene.vfs.set_faults(FaultPlan::fail_reads(&path, bad.clone(), FaultKind::Device));
+        let store = open(&scene.vfs, 20).unwrap();
         assert!(!verify_all(&store).unwrap().is_sound());
         let files = scene.quarantine();
         assert_eq!(files.len(), usize::from(is_aside), "{bad:?}");
@@ -345,90 +335,6 @@ fn bad_sector_is_set_aside_and_a_dead_medium_condemns_nothing() {
             assert!(verify_all(&store).unwrap().is_sound());
             assert_eq!(restore(&store, &scene.ids[1]).unwrap(), scene.images[1]);
         }
-    }
-}
-
-/// A file system on which some bytes of one file cannot be read.
-#[derive(Debug)]
-struct BadMedium {
-    inner: SimulatedVfs,
-    path: PathBuf,
-    bad: Range<u64>,
-}
-
-#[derive(Debug)]
-struct BadFile {
-    inner: Box<dyn VfsFile>,
-    bad: Range<u64>,
-}
-
-impl Vfs for BadMedium {
-    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn VfsFile>> {
-        let inner = self.inner.open(path, writable)?;
-        let bad = if path == self.path { self.bad.clone() } else { 0..0 };
-        Ok(Box::new(BadFile { inner, bad }))
-    }
-
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        self.inner.create_new(path)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<u64> {
-        self.inner.file_len(path)
-    }
-    fn rename_no_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_no_replace(from, to)
-    }
-    fn rename_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_replace(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.inner.list(path)
-    }
-    fn lock(
-        &self,
-        path: &Path,
-        mode: LockMode,
-        wait: bool,
-    ) -> io::Result<Option<Box<dyn VfsLock>>> {
-        self.inner.lock(path, mode, wait)
-    }
-    fn free_space(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.inner.free_space(path)
-    }
-}
-
-impl VfsFile for BadFile {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset + buffer.len() as u64;
-        if offset < self.bad.end && self.bad.start < end {
-            return Err(FaultKind::Device.error());
-        }
-        self.inner.read_exact_at(buffer, offset)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.inner.write_all_at(bytes, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-    fn try_lock(&self, mode: LockMode) -> io::Result<bool> {
-        self.inner.try_lock(mode)
     }
 }
 

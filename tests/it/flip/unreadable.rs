@@ -1,108 +1,18 @@
 //! Files that cannot be read, because of their rights or of the medium: an error of reading, which is never taken for damage.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use chunkstore::environment::Environment;
 use chunkstore::error::{Error, Result};
 use chunkstore::format::Trust;
 use chunkstore::ops::{self, ScrubOptions, repair};
 use chunkstore::progress::NoProgress;
-use chunkstore::store::Store;
-use chunkstore::vfs::simulated::{FaultKind, SimulatedVfs};
-use chunkstore::vfs::{Entry, LockMode, Vfs, VfsFile, VfsLock};
+use chunkstore::vfs::simulated::{FaultKind, FaultPlan, SimulatedVfs};
 use support::attempt::Attempts;
 use support::damage::{Content, FileKind, Size, StoreAtRest, backup_image, is_named, restore};
 use support::simulated_store::{STORE_PATH, describe, purge_now, verify_all};
 
 use super::is_tried;
-
-/// A file system on which one file cannot be opened, or cannot be read once it is open.
-#[derive(Debug)]
-struct Unreadable {
-    inner: SimulatedVfs,
-    path: PathBuf,
-    kind: FaultKind,
-}
-
-#[derive(Debug)]
-struct UnreadableFile {
-    inner: Box<dyn VfsFile>,
-    kind: FaultKind,
-}
-
-impl Vfs for Unreadable {
-    fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn VfsFile>> {
-        if path != self.path {
-            return self.inner.open(path, writable);
-        }
-        if self.kind == FaultKind::Access {
-            return Err(self.kind.error());
-        }
-        let inner = self.inner.open(path, writable)?;
-        Ok(Box::new(UnreadableFile { inner, kind: self.kind }))
-    }
-
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        self.inner.create_new(path)
-    }
-    fn file_len(&self, path: &Path) -> io::Result<u64> {
-        self.inner.file_len(path)
-    }
-    fn rename_no_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_no_replace(from, to)
-    }
-    fn rename_replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename_replace(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.inner.list(path)
-    }
-    fn lock(
-        &self,
-        path: &Path,
-        mode: LockMode,
-        wait: bool,
-    ) -> io::Result<Option<Box<dyn VfsLock>>> {
-        self.inner.lock(path, mode, wait)
-    }
-    fn free_space(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.inner.free_space(path)
-    }
-}
-
-impl VfsFile for UnreadableFile {
-    fn read_exact_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<()> {
-        Err(self.kind.error())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.inner.write_all_at(bytes, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-    fn try_lock(&self, mode: LockMode) -> io::Result<bool> {
-        self.inner.try_lock(mode)
-    }
-}
 
 /// What is in quarantine.
 fn quarantine(vfs: &SimulatedVfs) -> BTreeMap<PathBuf, u64> {
@@ -133,15 +43,13 @@ impl Scene<'_> {
         }
     }
 
-    fn open(&self, vfs: &SimulatedVfs, seed: u64) -> Result<Store> {
-        let bad = Unreadable { inner: vfs.clone(), path: self.path.to_owned(), kind: self.fault };
-        let environment = Environment { vfs: Arc::new(bad), ..self.all.environment(vfs, seed) };
-        Store::open_in(environment, STORE_PATH)
-    }
-
     fn check(&self, seed: u64) {
         let vfs = self.all.vfs.kill();
-        let store = match self.open(&vfs, seed) {
+        vfs.set_faults(match self.fault {
+            FaultKind::Access => FaultPlan::fail_open(self.path, self.fault),
+            fault => FaultPlan::fail_reads(self.path, 0..u64::MAX, fault),
+        });
+        let store = match self.all.open(&vfs, seed) {
             Ok(store) => store,
             Err(error) => return self.allow("open", Err::<(), _>(error)),
         };
@@ -166,6 +74,7 @@ impl Scene<'_> {
             }
         }
         drop(store);
+        vfs.set_faults(FaultPlan::none());
         assert_eq!(quarantine(&vfs), quarantine(&self.all.vfs), "something is set aside");
         // The medium is well again, or the rights are: nothing was lost, and nothing is called damaged for good.
         let store = self.all.open(&vfs, seed + 1).unwrap();

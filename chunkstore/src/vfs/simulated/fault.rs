@@ -1,11 +1,12 @@
 //! Faults on order: which call fails, and how; and the counters that say which call is which.
 
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::vfs::simulated::call::Call;
+use crate::vfs::simulated::call::{Call, CallKind};
 
 /// An error of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +82,31 @@ impl Stopped {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
     faults: Vec<(Counter, u64, Effect)>,
+    unreadable: Option<Unreadable>,
+}
+
+/// A file of which something cannot be read, however often it is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unreadable {
+    path: PathBuf,
+    /// `None`: it cannot even be opened.
+    bytes: Option<Range<u64>>,
+    kind: FaultKind,
+}
+
+impl Unreadable {
+    /// Returns whether a call fails because of it.
+    fn hits(&self, call: &Call) -> bool {
+        let is_hit = match &self.bytes {
+            None => call.kind == CallKind::Open,
+            Some(bytes) => {
+                call.kind == CallKind::ReadExactAt
+                    && call.offset < bytes.end
+                    && bytes.start < call.offset.saturating_add(call.len)
+            }
+        };
+        is_hit && call.path == self.path
+    }
 }
 
 impl FaultPlan {
@@ -119,6 +145,25 @@ impl FaultPlan {
     #[must_use]
     pub fn stop_at_mutation(n: u64) -> Self {
         Self::at(Counter::Mutations, n, Effect::Stop)
+    }
+
+    /// Returns a plan in which the file at `path` cannot be opened.
+    #[must_use]
+    pub fn fail_open(path: &Path, kind: FaultKind) -> Self {
+        Self::fail_at(path, None, kind)
+    }
+
+    /// Returns a plan in which each read of some of these bytes fails, if the file was opened as `path`.
+    #[must_use]
+    pub fn fail_reads(path: &Path, bytes: Range<u64>, kind: FaultKind) -> Self {
+        Self::fail_at(path, Some(bytes), kind)
+    }
+
+    fn fail_at(path: &Path, bytes: Option<Range<u64>>, kind: FaultKind) -> Self {
+        Self {
+            unreadable: Some(Unreadable { path: path.to_path_buf(), bytes, kind }),
+            ..Self::none()
+        }
     }
 
     /// Returns a plan in which sync `n` is a lie.
@@ -160,6 +205,8 @@ impl Faults {
             Counter::Syncs => kind.is_sync() && n == self.sync_count,
         };
         let effect = self.plan.faults.iter().find(hit).map(|&(_, _, effect)| effect);
+        let unreadable = self.plan.unreadable.as_ref().filter(|unreadable| unreadable.hits(&call));
+        let effect = effect.or(unreadable.map(|unreadable| Effect::Fail(unreadable.kind)));
         self.call_count += 1;
         self.mutating_call_count += u64::from(kind.is_mutating());
         self.sync_count += u64::from(kind.is_sync());

@@ -22,7 +22,8 @@
 //!    pending names to chance for good.
 //! 6. A sync may lie ([`Effect::DropSync`]): it says that all is well and does nothing.
 //! 7. A call may fail without effect, or move half of its bytes and fail, or stop the world, after
-//!    which every call fails with [`Stopped`]. Durable bytes do not change on their own; damage is
+//!    which every call fails with [`Stopped`]. A file may refuse to be opened, or some of its bytes
+//!    to be read, each time. Durable bytes do not change on their own; damage is
 //!    done with [`SimulatedVfs::flip`] and its like, which act on live and durable state at once.
 //! 8. Space is the sum of the live lengths of all files that have a name or are open. A write
 //!    beyond the capacity is made as far as there is room, then fails with `ENOSPC`.

@@ -353,6 +353,37 @@ fn dropped_sync_says_ok_and_is_logged() {
 }
 
 #[test]
+fn unreadable_bytes_fail_each_read_of_them_and_no_other() {
+    let vfs = SimulatedVfs::new();
+    for name in ["/f", "/g"] {
+        drop(create_durable(&vfs, name, b"abcdef"));
+    }
+    vfs.set_faults(FaultPlan::fail_reads(path("/f"), 2..4, FaultKind::Device));
+    let mut byte = [0; 2];
+    let file = vfs.open(path("/f"), true).unwrap();
+    for (offset, is_read) in [(0, true), (1, false), (2, false), (3, false), (4, true), (1, false)]
+    {
+        let result = file.read_exact_at(&mut byte, offset);
+        assert_eq!(
+            result.map_err(|error| error.raw_os_error()),
+            if is_read { Ok(()) } else { Err(Some(5)) }
+        );
+    }
+    file.write_all_at(b"x", 2).unwrap();
+    vfs.open(path("/g"), false).unwrap().read_exact_at(&mut byte, 2).unwrap();
+    assert_eq!(byte, *b"cd");
+
+    vfs.set_faults(FaultPlan::fail_open(path("/f"), FaultKind::Access));
+    for writable in [false, true] {
+        assert_eq!(vfs.open(path("/f"), writable).unwrap_err().raw_os_error(), Some(13));
+    }
+    assert_eq!(vfs.file_len(path("/f")).unwrap(), 6);
+    vfs.open(path("/g"), false).unwrap();
+    vfs.set_faults(FaultPlan::none());
+    vfs.open(path("/f"), false).unwrap();
+}
+
+#[test]
 fn call_fails_as_planned_and_the_next_succeeds() {
     for kind in FaultKind::ALL {
         let vfs = SimulatedVfs::new();
