@@ -145,6 +145,16 @@ impl OverlayMapPage {
     /// Length in bytes.
     pub const LEN: usize = 4096;
 
+    /// Returns the sequence number of the page that is written after one with this.
+    ///
+    /// # Errors
+    ///
+    /// - [`FormatError::OutOfRange`] if there is none. No writer gets so far: somebody else has written it.
+    pub fn sequence_after(sequence: u64) -> Result<u64, FormatError> {
+        let last = || FormatError::out_of_range("sequence", sequence, "less than 2^64 - 1");
+        sequence.checked_add(1).ok_or_else(last)
+    }
+
     /// Returns the stored form.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

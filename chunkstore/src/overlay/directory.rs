@@ -50,15 +50,14 @@ impl Directory {
         for number in 0..file.geometry.directory_count {
             let slots = file.read_slots(OverlayMapKind::Directory, number, 1)?;
             let slots = slots.into_iter().next().expect("one page was asked for");
-            let Some((slot, page)) = slots.newest else {
-                return Err(file.damaged(slots.unreadable));
-            };
             let is_closed = pages.first().is_some_and(|first| first.page.is_closed);
-            if is_closed && let Some(reason) = slots.unreadable {
-                return Err(file.damaged(Some(reason)));
-            }
             let is_dirty = slots.unreadable.is_some();
-            pages.push(DirectoryPage { slot, page, is_dirty });
+            match slots.newest {
+                Some((slot, page)) if !(is_closed && is_dirty) => {
+                    pages.push(DirectoryPage { slot, page, is_dirty });
+                }
+                _ => return Err(file.damaged(slots.unreadable)),
+            }
         }
         Ok(Self { pages: Mutex::new(pages) })
     }
@@ -125,8 +124,10 @@ impl Directory {
 
 /// Writes a page to the slot that is not in force.
 fn write_next(file: &Backing, page: &mut DirectoryPage) -> Result<()> {
-    page.page.sequence += 1;
-    page.slot = 1 - page.slot;
+    let slot = 1 - page.slot;
+    let next = OverlayMapPage::sequence_after(page.page.sequence);
+    page.page.sequence = next.map_err(|reason| file.damaged(Some(reason)))?;
+    page.slot = slot;
     page.is_dirty = false;
     file.write_slot(&page.page, page.slot)
 }

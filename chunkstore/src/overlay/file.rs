@@ -12,6 +12,9 @@ use crate::format::{FormatError, OverlayMapKind, OverlayMapPage};
 use crate::id::OverlayId;
 use crate::vfs::VfsFile;
 
+/// Nothing is where something was written, or something older.
+const GONE: FormatError = FormatError::Inconsistent { what: "what was written there is gone" };
+
 /// What may be done with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -33,13 +36,51 @@ enum Slot {
     Invalid(FormatError),
 }
 
+impl Slot {
+    /// Returns the sequence of the page, 0 if there is none.
+    fn sequence(&self) -> u64 {
+        match self {
+            Self::Valid(page) => page.sequence,
+            Self::Empty | Self::Invalid(_) => 0,
+        }
+    }
+
+    /// Returns why it cannot be read.
+    fn reason(self) -> Option<FormatError> {
+        match self {
+            Self::Invalid(reason) => Some(reason),
+            Self::Empty | Self::Valid(_) => None,
+        }
+    }
+}
+
 /// What both slots of a page hold.
 #[derive(Debug)]
 pub(super) struct Slots {
     /// The newer page that can be read, and its slot.
     pub(super) newest: Option<(u64, OverlayMapPage)>,
-    /// Why a slot that is not empty cannot be read.
+    /// Why a slot that was written cannot be read.
     pub(super) unreadable: Option<FormatError>,
+    /// The page was durable at some time, whatever can be read of it now.
+    pub(super) was_durable: bool,
+}
+
+impl Slots {
+    fn of(first: Slot, second: Slot) -> Self {
+        // The first slot is written first, and the second one when that is durable.
+        let was_durable = matches!(first, Slot::Valid(_)) || !matches!(second, Slot::Empty);
+        let is_first = second.sequence() <= first.sequence();
+        let (slot, newer, other) = if is_first { (0, first, second) } else { (1, second, first) };
+        let (newest, unreadable) = match newer {
+            Slot::Valid(page) => {
+                // Each write takes the other slot and the next number.
+                let is_next = other.sequence() == page.sequence - 1;
+                (Some((slot, page)), other.reason().or((!is_next).then_some(GONE)))
+            }
+            neither => (None, neither.reason().or(other.reason())),
+        };
+        Self { newest, unreadable, was_durable }
+    }
 }
 
 /// The open, locked file of an overlay.
@@ -156,21 +197,9 @@ impl Backing {
     }
 
     fn decode_slots(&self, kind: OverlayMapKind, number: u64, bytes: &[u8]) -> Slots {
-        let mut slots = Slots { newest: None, unreadable: None };
-        for (slot, bytes) in (0..).zip(bytes.chunks(OverlayMapPage::LEN)) {
-            match self.decode_slot(kind, number, bytes) {
-                Slot::Empty => {}
-                Slot::Invalid(reason) => slots.unreadable = Some(reason),
-                Slot::Valid(page) => {
-                    let is_newer =
-                        |(_, other): &(u64, OverlayMapPage)| other.sequence < page.sequence;
-                    if slots.newest.as_ref().is_none_or(is_newer) {
-                        slots.newest = Some((slot, page));
-                    }
-                }
-            }
-        }
-        slots
+        let (first, second) = bytes.split_at(OverlayMapPage::LEN);
+        let decode = |bytes| self.decode_slot(kind, number, bytes);
+        Slots::of(decode(first), decode(second))
     }
 
     fn decode_slot(&self, kind: OverlayMapKind, number: u64, bytes: &[u8]) -> Slot {
@@ -186,13 +215,13 @@ impl Backing {
         }
     }
 
-    /// Returns the error for a page of the map that cannot be read.
+    /// Returns the error for a page of the map that cannot be used, for this reason or because it is gone.
     pub(super) fn damaged_page(&self, number: u64, reason: Option<FormatError>) -> Error {
         let (path, range) = (self.path.clone(), self.geometry.page_range(number));
         Error::Damaged { object: ObjectName::OverlayMap { path, range }, source: or_gone(reason) }
     }
 
-    /// Returns the error for a header or a directory that cannot be read.
+    /// Returns the error for a directory that cannot be used, for this reason or because it is gone.
     pub(super) fn damaged(&self, reason: Option<FormatError>) -> Error {
         let object = ObjectName::Overlay { path: self.path.clone() };
         Error::Damaged { object, source: or_gone(reason) }
@@ -200,5 +229,5 @@ impl Backing {
 }
 
 fn or_gone(reason: Option<FormatError>) -> FormatError {
-    reason.unwrap_or(FormatError::Inconsistent { what: "what was written there is gone" })
+    reason.unwrap_or(GONE)
 }

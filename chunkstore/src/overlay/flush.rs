@@ -63,10 +63,13 @@ impl Overlay {
         }
         self.file.check_writable()?;
         // The states are looked at before the sync: a block that is data by now has its bytes in the file.
-        let snapshots: Vec<Snapshot> =
-            self.map.dirty().into_iter().map(|page| self.snapshot(page)).collect();
+        let mut snapshots: Vec<Snapshot> = Vec::new();
+        let taken = self.map.dirty().into_iter().try_for_each(|page| {
+            snapshots.push(self.snapshot(page)?);
+            Ok(())
+        });
         let is_unsynced = self.is_unsynced.swap(false, Ordering::SeqCst);
-        let result = self.write_back(state, &snapshots, is_unsynced);
+        let result = taken.and_then(|()| self.write_back(state, &snapshots, is_unsynced));
         if result.is_err() {
             self.is_unsynced.store(true, Ordering::SeqCst);
             for snapshot in &snapshots {
@@ -76,10 +79,17 @@ impl Overlay {
         result
     }
 
-    fn snapshot(&self, page: Arc<MapPage>) -> Snapshot {
+    fn snapshot(&self, page: Arc<MapPage>) -> Result<Snapshot> {
         let mut state = page.lock();
-        let (slot, sequence) =
-            state.newest.map_or((0, 1), |(slot, sequence)| (1 - slot, sequence + 1));
+        let (slot, sequence) = match state.newest {
+            None => (0, 1),
+            Some((slot, sequence)) => match OverlayMapPage::sequence_after(sequence) {
+                Ok(next) => (1 - slot, next),
+                Err(reason) => {
+                    return Err(self.file.damaged_page(page.number, Some(reason)));
+                }
+            },
+        };
         let next = OverlayMapPage {
             kind: OverlayMapKind::Map,
             is_closed: false,
@@ -90,7 +100,7 @@ impl Overlay {
         };
         self.map.mark_clean(&mut state);
         drop(state);
-        Snapshot { page, next, slot }
+        Ok(Snapshot { page, next, slot })
     }
 
     fn write_back(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::Directory;
-use super::file::Backing;
+use super::file::{Backing, Slots};
 use crate::error::Result;
 use crate::format::{BlockState, BlockStates, FormatError, OverlayMapKind, OverlayMapPage};
 
@@ -124,11 +124,11 @@ impl Map {
             let count = PAGES_READ.min(page_count - first);
             let slots = file.read_slots(OverlayMapKind::Map, first, count)?;
             for (number, slots) in (first..).zip(slots) {
-                let is_known = self.directory.contains(number);
                 let is_torn = slots.unreadable.is_some();
-                if slots.newest.is_some() && !is_known {
+                if slots.was_durable && !self.directory.contains(number) {
                     self.directory.note_found(number);
                 }
+                let is_known = self.directory.contains(number);
                 // Where nothing can be read that once was durable, whoever needs it gets an error.
                 if is_torn && (slots.newest.is_some() || !is_known) {
                     let mut state = state_of(slots.newest);
@@ -231,27 +231,34 @@ impl Map {
     }
 }
 
-/// Makes a page that was never written. One that lies in the file although the directory says so is refused: it would win over what
-/// is written now.
+/// Makes a page that was never written. If something lies there although the directory says so, it is refused: a page would win over
+/// what is written now, anything else would make it damaged. What a crash has torn was found when the overlay was opened.
 fn load_unwritten(file: &Backing, number: u64) -> Result<PageState> {
-    let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
-    if slots.iter().any(|slots| slots.newest.is_some()) {
-        let what = "the directory does not know it";
-        return Err(file.damaged_page(number, Some(FormatError::Inconsistent { what })));
+    let slots = read_slots_of(file, number)?;
+    match (slots.newest, slots.unreadable) {
+        (None, None) => Ok(PageState::default()),
+        (Some(_), _) => {
+            let what = "the directory does not know it";
+            Err(file.damaged_page(number, Some(FormatError::Inconsistent { what })))
+        }
+        (None, unreadable) => Err(file.damaged_page(number, unreadable)),
     }
-    Ok(PageState::default())
 }
 
 /// Reads a page that was written.
 fn load(file: &Backing, number: u64) -> Result<PageState> {
-    let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
-    let slots = slots.into_iter().next().expect("one page was asked for");
+    let slots = read_slots_of(file, number)?;
     // What a crash has torn was found when the overlay was opened. What is unreadable now is damage, also if the other slot can be
     // read: it may be the older one.
     if slots.newest.is_none() || slots.unreadable.is_some() {
         return Err(file.damaged_page(number, slots.unreadable));
     }
     Ok(state_of(slots.newest))
+}
+
+fn read_slots_of(file: &Backing, number: u64) -> Result<Slots> {
+    let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
+    Ok(slots.into_iter().next().expect("one page was asked for"))
 }
 
 fn state_of(newest: Option<(u64, OverlayMapPage)>) -> PageState {

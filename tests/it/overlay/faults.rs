@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chunkstore::error::{Error, ObjectName, Result};
+use chunkstore::format::OverlayMapPage;
 use chunkstore::vfs::simulated::{
     Counter, CrashMode, Effect, FaultKind, FaultPlan, UnsyncedData, UnsyncedNames,
 };
@@ -29,7 +30,7 @@ fn scene_with_overlay() -> (Scene, Vec<u8>) {
     (scene, expected)
 }
 
-fn overlay_is_damaged(result: &Result<Overlay>) -> bool {
+fn overlay_is_damaged<T>(result: &Result<T>) -> bool {
     matches!(result, Err(Error::Damaged { object: ObjectName::Overlay { path }, .. }) if path == Path::new(PATH))
 }
 
@@ -134,6 +135,109 @@ fn page_that_the_directory_does_not_know_is_not_written_over() {
     scene.vfs.write_raw(PATH, mixed).unwrap();
     let overlay = scene.open().unwrap();
     assert!(map_is_damaged(&overlay.write(0, b"y")), "the page in the file would win");
+}
+
+/// Returns the page in a slot of a file.
+fn page_at(file: &[u8], start: usize) -> OverlayMapPage {
+    OverlayMapPage::decode(&file[start..start + OverlayMapPage::LEN]).unwrap()
+}
+
+fn put(file: &mut [u8], start: usize, page: &OverlayMapPage) {
+    file[start..start + OverlayMapPage::LEN].copy_from_slice(&page.encode());
+}
+
+/// What lies in the slots of a page that the directory does not know: a first write that was torn is forgotten, anything else is
+/// damage, and what is written over it and flushed is there in any case.
+#[test]
+fn unreadable_page_that_the_directory_does_not_know_is_torn_or_damaged() {
+    let scene = Scene::new(&example());
+    drop(scene.create());
+    let fresh = scene.vfs.read_all(PATH).unwrap();
+    let in_use = OverlayMapPage { is_closed: false, sequence: 2, ..page_at(&fresh, 4096) };
+    // Whether the overlay was in use, the slots with something in them, and whether that is a torn write.
+    for (is_in_use, slots, is_torn) in [
+        (true, &[0][..], true),
+        (true, &[1], false),
+        (true, &[0, 1], false),
+        (false, &[0], false),
+        (false, &[1], false),
+    ] {
+        let mut file = fresh.clone();
+        file.resize(usize::try_from(DATA_START).unwrap(), 0);
+        if is_in_use {
+            put(&mut file, 8192, &in_use);
+        }
+        for slot in slots {
+            file[usize::try_from(MAP_START).unwrap() + slot * 4096 + 100] = 1;
+        }
+        scene.vfs.write_raw(PATH, file).unwrap();
+        let overlay = scene.open().unwrap();
+        if is_in_use {
+            assert_eq!(!map_is_damaged(&overlay.read(0, &mut [0; 1])), is_torn, "{slots:?}");
+        }
+        let result = overlay.write(0, b"y");
+        assert_eq!(result.is_ok(), is_torn, "{is_in_use} {slots:?}");
+        assert!(is_torn || map_is_damaged(&result));
+        overlay.close().unwrap();
+        drop(overlay);
+        if is_torn {
+            let mut found = [0];
+            scene.open().unwrap().read(0, &mut found).unwrap();
+            assert_eq!(found, *b"y");
+        }
+    }
+}
+
+#[test]
+fn slot_that_was_wiped_or_is_older_than_it_can_be_is_damage() {
+    let (scene, expected) = scene_with_overlay();
+    let overlay = scene.open().unwrap();
+    overlay.write(0, &[9]).unwrap();
+    overlay.trim(30_000, 9000).unwrap();
+    drop(overlay);
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    let [first, second] = [0, 4096].map(|slot| usize::try_from(MAP_START).unwrap() + slot);
+    let (newer, older) = (page_at(&bytes, first), page_at(&bytes, second));
+    assert_eq!((newer.sequence, older.sequence), (3, 2));
+    let wiped = [0; OverlayMapPage::LEN];
+    let ancient = OverlayMapPage { sequence: 1, ..older }.encode();
+    for (start, other) in
+        [(first, &wiped[..]), (second, &wiped), (second, &ancient), (second, &newer.encode())]
+    {
+        let mut changed = bytes.clone();
+        changed[start..start + OverlayMapPage::LEN].copy_from_slice(other);
+        scene.vfs.write_raw(PATH, changed).unwrap();
+        assert!(map_is_damaged(&scene.open().unwrap().read(0, &mut [0; 1])), "{start}");
+    }
+    scene.vfs.write_raw(PATH, bytes).unwrap();
+    assert!(read_all(&scene.open().unwrap())[..30_000] == expected[..30_000]);
+}
+
+#[test]
+fn page_after_which_there_is_no_other_fails_the_flush() {
+    let (scene, _) = scene_with_overlay();
+    let bytes = scene.vfs.read_all(PATH).unwrap();
+    for (start, is_map) in [(usize::try_from(MAP_START).unwrap(), true), (4096, false)] {
+        let mut file = bytes.clone();
+        for (slot, sequence) in [(0, u64::MAX - 1), (4096, u64::MAX)] {
+            let page = OverlayMapPage { sequence, ..page_at(&bytes, start + slot) };
+            put(&mut file, start + slot, &page);
+        }
+        scene.vfs.write_raw(PATH, file).unwrap();
+        let overlay = scene.open().unwrap();
+        overlay.write(30_000, b"y").unwrap();
+        for _ in 0..2 {
+            let result = overlay.flush();
+            if is_map {
+                assert!(map_is_damaged(&result), "{result:?}");
+            } else {
+                assert!(overlay_is_damaged(&result), "{result:?}");
+            }
+        }
+        let mut found = [0];
+        overlay.read(30_000, &mut found).unwrap();
+        assert_eq!(found, *b"y");
+    }
 }
 
 #[test]
