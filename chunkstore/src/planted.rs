@@ -55,12 +55,14 @@ pub enum Bug {
     HitUnchecked,
     /// Zeros in a list count as damage.
     ZerosTakenForDamage,
+    /// The index leads to a pack that was found, whose name may not be durable.
+    AdoptionNotSynced,
 }
 
 #[cfg(feature = "planted-bugs")]
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::FileNotSynced,
         Self::NameNotSynced,
         Self::DirectoryNotSynced,
@@ -83,6 +85,7 @@ impl Bug {
         Self::IndexBeforePack,
         Self::HitUnchecked,
         Self::ZerosTakenForDamage,
+        Self::AdoptionNotSynced,
     ];
 }
 

@@ -383,6 +383,29 @@ impl LocalStorage {
         Ok(freed)
     }
 
+    /// Makes the names of packs durable that were found in their places: whoever gave them may have died before its sync, or not have got
+    /// to it yet.
+    pub(crate) fn sync_packs<'a>(&self, packs: impl IntoIterator<Item = &'a PackId>) -> Result<()> {
+        if has(Bug::AdoptionNotSynced) {
+            return Ok(());
+        }
+        let directories: BTreeSet<PathBuf> =
+            packs.into_iter().map(|id| parent_of(&self.layout.pack(id))).collect();
+        if directories.is_empty() {
+            return Ok(());
+        }
+        for directory in directories.into_iter().chain([self.layout.directory("packs")]) {
+            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable which revision records of a source exist: one that was found may be of a process that has died before its sync.
+    pub(crate) fn sync_source(&self, source: &SourceName) -> Result<()> {
+        let directory = self.layout.source_directory(source);
+        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+    }
+
     /// Makes durable which revision records exist: a process may have died between removing one and its sync.
     ///
     /// Fails as [`Self::check_revisions`].

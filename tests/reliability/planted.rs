@@ -16,7 +16,7 @@ use support::attempt::panic_of;
 type Search = fn() -> Option<String>;
 
 /// Every bug with the search that must find it.
-const TABLE: [(Bug, Search); 22] = [
+const TABLE: [(Bug, Search); 23] = [
     (Bug::FileNotSynced, searches::power_cuts),
     (Bug::NameNotSynced, searches::power_cuts),
     (Bug::DirectoryNotSynced, searches::power_cuts),
@@ -39,6 +39,7 @@ const TABLE: [(Bug, Search); 22] = [
     (Bug::IndexBeforePack, searches::power_cuts),
     (Bug::HitUnchecked, scenes::backup_of_what_the_index_has_alone),
     (Bug::ZerosTakenForDamage, scenes::image_with_zeros),
+    (Bug::AdoptionNotSynced, searches::packs_of_a_dead_backup),
 ];
 
 /// A bug is planted in the whole process: one search at a time.

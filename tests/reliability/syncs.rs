@@ -12,7 +12,7 @@ use chunkstore::vfs::simulated::{
 };
 use support::attempt::panic_of;
 use support::crash::{step_of, take};
-use support::history::{History, World};
+use support::history::{History, Operation, World};
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store, reopen};
 use support::simulated_store::{self, purge_now};
@@ -283,4 +283,84 @@ fn document_shows_the_harmless_syncs_with_their_reasons() {
     let expected: Vec<String> =
         HARMLESS.iter().map(|(purpose, reason)| format!("| `{purpose}` | {reason} |")).collect();
     assert_eq!(rows, expected);
+}
+
+/// A backup dies when a pack has its name, before that is durable; then comes one of the same image, with the index or one that is
+/// built anew; then the power fails.
+pub(crate) fn back_up_then_die_then_back_up(has_index: bool) -> (SimulatedVfs, Model) {
+    let image = support::images::image(7, 12 << 10);
+    let before = SimulatedVfs::new();
+    drop(simulated_store::create(&before, 1).unwrap());
+    let stopped_at = |stop| {
+        let vfs = before.kill();
+        vfs.set_faults(FaultPlan::stop_at_mutation(stop));
+        let store = simulated_store::open(&vfs, 2).unwrap();
+        let _stopped = simulated_store::backup(&store, "a", &image);
+        vfs.kill()
+    };
+    let pack_count = |vfs: &SimulatedVfs| simulated_store::files_below(vfs, "packs").len();
+    let is_in_between =
+        |vfs: &SimulatedVfs| (pack_count(vfs), pack_count(&vfs.crash(&NOTHING_KEPT, 0))) == (1, 0);
+    let vfs = (0..60).map(stopped_at).find(is_in_between).expect("a pack has its name once");
+    if !has_index {
+        vfs.remove("/store/index.redb").unwrap();
+    }
+    let mut model = Model { is_created: true, ..Model::default() };
+    let store = reopen(&vfs, &model, 3);
+    model.backup(&store, "a", &image).unwrap();
+    drop(store);
+    assert_eq!(pack_count(&vfs), 2, "it relies on the pack that was there");
+    (vfs.crash(&NOTHING_KEPT, 0), model)
+}
+
+#[test]
+fn backup_does_not_rely_on_a_pack_whose_name_is_not_durable() {
+    for has_index in [true, false] {
+        let (vfs, model) = back_up_then_die_then_back_up(has_index);
+        check_store(&vfs, &model, 4);
+    }
+}
+
+/// A record has its name, and its process dies before that is durable; an expiry removes the older revision because of it, and stops
+/// at a call; then the power fails, and keeps any of the names that are not durable.
+#[test]
+fn expiry_does_not_rely_on_a_record_whose_name_is_not_durable() {
+    let second = Operation::BackUp { source: 0, edit: 4 };
+    let expiry = Operation::Expire { source: 0, keep: 1 };
+    let mut before = World::new(SimulatedVfs::new());
+    before.create().unwrap();
+    before.run(Operation::BackUp { source: 0, edit: 2 }).unwrap();
+    let is_record = |call: &Call| {
+        call.to.as_ref().is_some_and(|to| to.extension().is_some_and(|end| end == "rev"))
+    };
+    let mut rehearsal = before.copy();
+    rehearsal.run(second).unwrap();
+    let calls = rehearsal.vfs.calls();
+    let stop = calls.iter().filter(|call| call.kind.is_mutating()).position(is_record).unwrap();
+    let mut dead = before.copy();
+    dead.vfs.set_faults(FaultPlan::stop_at_mutation(stop as u64 + 1));
+    dead.run(second).unwrap_err();
+    let revision_count = |vfs: &SimulatedVfs| {
+        let history = simulated_store::open(vfs, 100).unwrap().history(None).unwrap();
+        history.revisions.len()
+    };
+    assert_eq!(revision_count(&dead.vfs.kill()), 2);
+
+    let mut rehearsal = dead.copy();
+    rehearsal.run(expiry).unwrap();
+    assert_eq!(revision_count(&rehearsal.vfs.kill()), 1, "it removes the older one");
+    for stop in 0..=rehearsal.vfs.mutating_call_count() {
+        let mut world = dead.copy();
+        world.vfs.set_faults(FaultPlan::stop_at_mutation(stop));
+        let _stopped = world.run(expiry);
+        let mode = CrashMode { names: UnsyncedNames::AnySubset, ..NOTHING_KEPT };
+        for seed in 0..20 {
+            let store = simulated_store::open(&world.vfs.crash(&mode, seed), 100).unwrap();
+            let history = store.history(None).unwrap();
+            let newest = history.revisions.last();
+            let newest =
+                newest.unwrap_or_else(|| panic!("stop {stop}, seed {seed}: both are gone"));
+            simulated_store::restore(&store, &newest.record.id).unwrap();
+        }
+    }
 }

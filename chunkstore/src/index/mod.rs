@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 use crate::id::StoreId;
 use crate::layout::Layout;
 use crate::lock;
-use crate::storage::{Existing, LocalStorage};
+use crate::storage::{Existing, LocalStorage, Storage};
 use crate::vfs::LockMode;
 
 /// Memory in bytes that redb may use for its pages while the index is open.
@@ -309,6 +309,8 @@ impl Index {
             (_, Some((error, _))) => return Err(self.give_up(Fault::Io(error))),
             (rebuilt, None) => rebuilt.map_err(|fault| self.give_up(fault))?,
         };
+        // A backup relies on what the index leads to. There may be more by now than it knows.
+        self.storage.sync_packs(&self.storage.list_packs()?)?;
         self.storage.publish(&mut temporary, &self.layout.index(), Existing::Replace)?;
         self.end_stand_in();
         Ok(rebuilt)

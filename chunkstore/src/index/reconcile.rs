@@ -199,6 +199,8 @@ impl Index {
         if batch.is_empty() {
             return Ok(());
         }
+        // A backup relies on what the index leads to.
+        self.storage.sync_packs(batch.iter().map(|(id, _)| id))?;
         // What stands in for the file lacks these packs. If the file can still not be written, it is made again.
         self.end_stand_in();
         self.change(|change| {

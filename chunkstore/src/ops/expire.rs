@@ -150,6 +150,10 @@ impl ExpirePlan<'_> {
             let (source_name, refusals) = (self.source.clone(), verdict.refusals);
             return Err(ExpireError::Refused { source_name, refusals });
         }
+        // What makes the others dispensable must not vanish in a crash after they are gone.
+        if verdict.removed().next().is_some() {
+            self.store.storage().sync_source(&self.source)?;
+        }
         // What is done already is done once more without harm.
         let thin = thin_options(&self.options, &history, &verdict);
         let apply = || apply(self.store, &lock, &history, &verdict, thin.is_some());

@@ -11,7 +11,7 @@ use support::model::{Model, check_contents};
 use support::simulated_store::{files_below, open, restore};
 
 use crate::faults::fail_call_of_step;
-use crate::syncs::forget_then_die_then_purge;
+use crate::syncs::{back_up_then_die_then_back_up, forget_then_die_then_purge};
 
 /// Two revisions of one source and one of another, marks, a forget, a purge.
 fn short_history() -> History {
@@ -59,6 +59,14 @@ pub(super) fn repairs() -> Option<String> {
 pub(super) fn removals_that_come_back() -> Option<String> {
     let (vfs, model) = forget_then_die_then_purge(false);
     panic_of(|| check_contents(&vfs, &model, 4))
+}
+
+/// A backup relies on the pack of one that died before the name was durable.
+pub(super) fn packs_of_a_dead_backup() -> Option<String> {
+    [true, false].into_iter().find_map(|has_index| {
+        let (vfs, model) = back_up_then_die_then_back_up(has_index);
+        panic_of(|| check_contents(&vfs, &model, 4))
+    })
 }
 
 /// Each sync of a backup fails, and the power goes afterwards.

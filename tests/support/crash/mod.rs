@@ -147,7 +147,7 @@ pub fn search(history: &History, depth: &Depth) -> Result<Explored, Box<Failure>
             let world = stopped(&before, history, step, stop);
             search.explored.stops += 1;
             for cut in search.cuts_at(step, stop, turn) {
-                if let Some(reason) = search.look_at(&world, &cut) {
+                if let Some((cut, reason)) = search.look_at(&world, &cut) {
                     let failure = Failure { history: history.clone(), cut, reason };
                     return Err(Box::new(failure));
                 }
@@ -234,7 +234,9 @@ impl Search<'_> {
             .collect()
     }
 
-    fn look_at(&mut self, world: &World, cut: &Cut) -> Option<String> {
+    /// Looks at the state that a cut leaves, and at that of a second one if it is its turn. Returns which of the two fails, and
+    /// what does not hold.
+    fn look_at(&mut self, world: &World, cut: &Cut) -> Option<(Cut, String)> {
         self.explored.states += 1;
         let count = self.explored.states;
         let vfs = cut.aftermath(&world.vfs);
@@ -242,8 +244,8 @@ impl Search<'_> {
             self.explored.distinct += 1;
             let is_full = count.is_multiple_of(self.depth.full_step);
             let reason = panic_of(|| check_state(&vfs.kill(), &world.model, cut, is_full));
-            if reason.is_some() {
-                return reason;
+            if let Some(reason) = reason {
+                return Some((*cut, reason));
             }
         }
         let is_second = self.depth.second_step != 0 && count.is_multiple_of(self.depth.second_step);
@@ -251,12 +253,12 @@ impl Search<'_> {
             return None;
         }
         let calls = self.recovery_calls.entry(cut.step);
-        let call_count = *calls.or_insert_with(|| recovery_call_count(&vfs, &world.model));
+        let call_count = *calls.or_insert_with(|| recovery_call_count(&vfs, world));
         let second = SecondCut::of(cut, call_count);
         let cut = Cut { second: Some(second), ..*cut };
         self.explored.states += 1;
         self.explored.second += 1;
-        panic_of(|| check(world, &cut, false))
+        panic_of(|| check(world, &cut, false)).map(|reason| (cut, reason))
     }
 }
 
@@ -290,7 +292,7 @@ fn check(world: &World, cut: &Cut, is_full: bool) {
     let mut model = world.model.clone();
     vfs.set_faults(FaultPlan::stop_at_mutation(second.stop));
     // It is stopped, or recovers without a fault: what it may have made is in the model.
-    let _stopped = recover(&vfs, &mut model, cut.environment());
+    let _stopped = recover(&vfs, &mut model, world.last_image(), cut.environment());
     check_state(&vfs.crash(&second.mode, cut.seed), &model, cut, is_full);
 }
 
@@ -299,12 +301,17 @@ fn check_state(vfs: &SimulatedVfs, model: &Model, cut: &Cut, is_full: bool) {
     if is_full { check_store(vfs, model, seed) } else { check_contents(vfs, model, seed) }
 }
 
-/// What a user does after a crash: purge, and the next backup.
+/// What a user does after a crash: purge, and the backup that was stopped, once more. It relies on what that one has left.
 ///
 /// # Errors
 ///
 /// Those of the operations.
-fn recover(vfs: &SimulatedVfs, model: &mut Model, seed: u64) -> error::Result<()> {
+fn recover(
+    vfs: &SimulatedVfs,
+    model: &mut Model,
+    (source, image): (&str, &[u8]),
+    seed: u64,
+) -> error::Result<()> {
     let store = match simulated_store::open(vfs, seed) {
         Err(Error::NotAStore { .. }) => simulated_store::create(vfs, seed)?,
         other => other?,
@@ -316,13 +323,17 @@ fn recover(vfs: &SimulatedVfs, model: &mut Model, seed: u64) -> error::Result<()
     }
     // What was doubted may be settled by a backup of its source.
     model.doubted.clear();
-    model.backup(&store, "a", &images::image(77, 4000))?;
-    if has_rotten { Ok(()) } else { purge_now(&store).map(drop) }
+    if has_rotten {
+        // What it would rely on may be what has rotted.
+        return model.backup(&store, "a", &images::image(77, 4000)).map(drop);
+    }
+    model.backup(&store, source, image)?;
+    purge_now(&store).map(drop)
 }
 
-fn recovery_call_count(vfs: &SimulatedVfs, model: &Model) -> u64 {
+fn recovery_call_count(vfs: &SimulatedVfs, world: &World) -> u64 {
     let vfs = vfs.kill();
     // Where it fails, the check of the second stop says so.
-    let _result = recover(&vfs, &mut model.clone(), 5000);
+    let _result = recover(&vfs, &mut world.model.clone(), world.last_image(), 5000);
     vfs.mutating_call_count()
 }

@@ -47,6 +47,8 @@ pub struct World {
     environments: u64,
     store: Option<Store>,
     images: [Vec<u8>; SOURCES.len()],
+    /// Which image was backed up last, or was about to be.
+    last: usize,
     tree: MemoryTree,
 }
 
@@ -64,6 +66,7 @@ impl World {
             environments: 0,
             store: None,
             images,
+            last: 0,
             tree: MemoryTree::default(),
         }
     }
@@ -79,6 +82,7 @@ impl World {
             environments: self.environments,
             store: None,
             images: self.images.clone(),
+            last: self.last,
             tree: self.tree.clone(),
         }
     }
@@ -200,14 +204,21 @@ impl World {
     }
 
     fn back_up(&mut self, store: &Store, source: u8, edit: u8) -> Result<()> {
-        let (name, image) = (SOURCES[usize::from(source)], &mut self.images[usize::from(source)]);
+        self.last = usize::from(source);
+        let (name, image) = (SOURCES[self.last], &mut self.images[self.last]);
         *image = images::changed(image, u64::from(edit));
         let tags: &[&str] = if edit.is_multiple_of(2) { &["daily"] } else { &[] };
         self.end_doubts(name);
-        let image = &self.images[usize::from(source)];
+        let image = &self.images[self.last];
         self.model.backup_with_tags(store, name, image, tags)?;
         self.clock.advance(HOUR * 25);
         Ok(())
+    }
+
+    /// Returns the image that was backed up last, or was about to be, and its source.
+    #[must_use]
+    pub fn last_image(&self) -> (&'static str, &[u8]) {
+        (SOURCES[self.last], &self.images[self.last])
     }
 
     /// A backup may settle what was doubted of its source.

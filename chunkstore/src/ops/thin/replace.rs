@@ -20,6 +20,10 @@ pub(super) fn replace(
     trees: Vec<NewTree>,
     mut stats: ThinStats,
 ) -> Result<ThinStats> {
+    if let Some(revision) = scene.superseded.first() {
+        // What takes their place may be of a process that died before its sync.
+        store.storage().sync_source(&revision.record.source)?;
+    }
     for revision in &scene.superseded {
         let id = revision.record.id;
         if change(store, revision, |lock| remove(store, lock, revision))? {
@@ -32,11 +36,12 @@ pub(super) fn replace(
         let id = tree.revision.record.id;
         let new = tree.root_id.map(|root| record(store, &tree, root, session.record.id));
         let is_done = change(store, &tree.revision, |lock| {
-            // Begun anew after a full disk, the record may be there.
-            if let Some(new) = &new
-                && store.read_revision(&new.source, &new.id)?.is_none()
-            {
-                store.commit_record(new)?;
+            if let Some(new) = &new {
+                match store.read_revision(&new.source, &new.id)? {
+                    None => store.commit_record(new)?,
+                    // Begun anew after a full disk, where it may have come to its name and no further.
+                    Some(_) => store.storage().sync_source(&new.source)?,
+                }
             }
             remove(store, lock, &tree.revision)
         })?;
