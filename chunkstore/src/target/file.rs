@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Advice, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -51,6 +52,8 @@ pub struct FileTarget {
     sparse: Sparse,
     /// Whether something was written since the last sync.
     is_dirty: AtomicBool,
+    /// Held by who makes durable what is to be read back: nobody else reads before that is done.
+    read_back_turn: Mutex<()>,
     /// Whether a sync failed. What it should have made durable may be lost although the next sync
     /// succeeds, so there is no next one.
     is_broken: AtomicBool,
@@ -113,6 +116,7 @@ impl FileTarget {
             place,
             sparse: options.sparse,
             is_dirty: AtomicBool::new(false),
+            read_back_turn: Mutex::new(()),
             is_broken: AtomicBool::new(false),
         })
     }
@@ -240,9 +244,11 @@ impl Target for FileTarget {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), TargetError> {
+        let turn = self.read_back_turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_dirty.swap(false, Ordering::AcqRel) {
             self.sync()?;
         }
+        drop(turn);
         // What is read shall come from the medium. The kernel is free to ignore it, and some file systems do.
         let len = std::num::NonZero::new(buffer.len() as u64);
         let _dropped = rustix::fs::fadvise(&self.file, offset, len, Advice::DontNeed);
@@ -402,6 +408,29 @@ mod tests {
         drop(target);
         assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
         assert_eq!(names_in(directory.path()), ["image"]);
+    }
+
+    #[test]
+    fn threads_that_read_back_see_all_that_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        fs::write(&path, [0; 8193]).unwrap();
+        let target = FileTarget::open(&path, &OVERWRITE).unwrap();
+        for turn in 1..50 {
+            // A part of a block is kept back until the sync.
+            target.write_all_at(&[turn], 8192).unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut found = [0];
+                        barrier.wait();
+                        target.read_exact_at(&mut found, 8192).unwrap();
+                        assert_eq!(found, [turn]);
+                    });
+                }
+            });
+        }
     }
 
     #[test]
