@@ -20,7 +20,7 @@ use support::images;
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store};
 use support::simulated_store::{
-    BALLAST_LEN, backup, create, describe, open, purge_now, restore, verify_all,
+    BALLAST_LEN, backup, create, describe, open, purge_now, record_renames, restore, verify_all,
 };
 
 const IMAGE_LEN: usize = 12 << 10;
@@ -348,12 +348,8 @@ fn backup_after_a_failed_one_reuses_its_packs() {
         let vfs = vfs.snapshot();
         vfs.set_faults(FaultPlan::none());
         backup(&open(&vfs, 2).unwrap(), "a", &image).unwrap();
-        let calls = vfs.calls();
-        let mutations: Vec<&Call> = calls.iter().filter(|call| call.kind.is_mutating()).collect();
-        let is_record = |call: &&Call| {
-            call.to.as_ref().is_some_and(|to| to.extension().is_some_and(|end| end == "rev"))
-        };
-        (vfs, mutations.iter().position(is_record).unwrap() as u64)
+        let renames = record_renames(&vfs);
+        (vfs, renames[0])
     };
     vfs.set_faults(FaultPlan::fail_mutation(record_rename, FaultKind::NoSpace));
     let store_after = open(&vfs, 2).unwrap();

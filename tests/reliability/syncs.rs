@@ -15,7 +15,7 @@ use support::crash::{step_of, take};
 use support::history::{History, Operation, World};
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store, reopen};
-use support::simulated_store::{self, purge_now};
+use support::simulated_store::{self, purge_now, record_renames};
 
 const NOTHING_KEPT: CrashMode = CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::Lost };
 const NAMES_KEPT: CrashMode = CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::Kept };
@@ -330,15 +330,11 @@ fn expiry_does_not_rely_on_a_record_whose_name_is_not_durable() {
     let mut before = World::new(SimulatedVfs::new());
     before.create().unwrap();
     before.run(Operation::BackUp { source: 0, edit: 2 }).unwrap();
-    let is_record = |call: &Call| {
-        call.to.as_ref().is_some_and(|to| to.extension().is_some_and(|end| end == "rev"))
-    };
     let mut rehearsal = before.copy();
     rehearsal.run(second).unwrap();
-    let calls = rehearsal.vfs.calls();
-    let stop = calls.iter().filter(|call| call.kind.is_mutating()).position(is_record).unwrap();
+    let rename = record_renames(&rehearsal.vfs)[0];
     let mut dead = before.copy();
-    dead.vfs.set_faults(FaultPlan::stop_at_mutation(stop as u64 + 1));
+    dead.vfs.set_faults(FaultPlan::stop_at_mutation(rename + 1));
     dead.run(second).unwrap_err();
     let revision_count = |vfs: &SimulatedVfs| {
         let history = simulated_store::open(vfs, 100).unwrap().history(None).unwrap();

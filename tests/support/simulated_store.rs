@@ -17,7 +17,7 @@ use chunkstore::ops::{
 };
 use chunkstore::progress::{NoProgress, Progress};
 use chunkstore::store::{Store, StoreOptions};
-use chunkstore::vfs::simulated::{SimulatedVfs, environment};
+use chunkstore::vfs::simulated::{Call, SimulatedVfs, environment};
 
 use crate::memory::{MemorySource, MemoryTarget};
 
@@ -87,6 +87,17 @@ pub fn backup_with_tags(
         Err(BackupError::Store(error)) => Err(error),
         Err(other) => panic!("the source is blamed for an error of the store: {other:?}"),
     }
+}
+
+/// Returns which of the calls of the log gave a revision record its name: their numbers among those that change something, from 0.
+#[must_use]
+pub fn record_renames(vfs: &SimulatedVfs) -> Vec<u64> {
+    let calls = vfs.calls();
+    let mutations = (0..).zip(calls.iter().filter(|call| call.kind.is_mutating()));
+    let is_record = |call: &Call| {
+        call.to.as_ref().is_some_and(|to| to.extension().is_some_and(|end| end == "rev"))
+    };
+    mutations.filter(|(_, call)| is_record(call)).map(|(number, _)| number).collect()
 }
 
 /// Returns the bytes of a revision.

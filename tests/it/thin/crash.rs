@@ -6,11 +6,13 @@ use chunkstore::ops::purge::{self, PurgeOptions};
 use chunkstore::ops::thin::ThinOptions;
 use chunkstore::progress::NoProgress;
 use chunkstore::time::Timestamp;
-use chunkstore::vfs::simulated::{Call, CallKind, CrashMode, FaultKind, FaultPlan};
+use chunkstore::vfs::simulated::{
+    Call, CallKind, CrashMode, FaultKind, FaultPlan, UnsyncedData, UnsyncedNames,
+};
 use support::attempt::Attempts;
 use support::long_tests::choose;
 use support::memory_tree::{Files, files_at};
-use support::simulated_store::{files_below, verify_all};
+use support::simulated_store::{files_below, record_renames, verify_all};
 
 use super::scene::{DAY, SOURCE, Scene, keep};
 
@@ -65,14 +67,19 @@ impl Expected {
         Self { options, dates, kept, after, contents, chunks: copy.chunks_after_purge() }
     }
 
-    /// Checks a store that thinning was stopped in: nothing is lost, and a second run does the rest.
-    fn check(&self, scene: &Scene) {
+    /// Checks that nothing is lost that thinning keeps.
+    fn check_kept(&self, scene: &Scene) {
         let found = answers(scene, &self.dates);
         for (date, files) in &self.kept {
             for (path, bytes) in files {
                 assert!(found[date].get(path) == Some(bytes), "{path} at {date}");
             }
         }
+    }
+
+    /// Checks a store that thinning was stopped in: nothing is lost, and a second run does the rest.
+    fn check(&self, scene: &Scene) {
+        self.check_kept(scene);
         assert!(verify_all(&scene.store).unwrap().is_sound());
         scene.thin(&self.options);
         assert_eq!(scene.contents(), self.contents);
@@ -186,4 +193,37 @@ fn both_revisions_are_harmless_until_the_next_thinning() {
     let stats = both.thin(&expected.options);
     assert_eq!(stats.counts.superseded_revisions, 1);
     expected.check(&both);
+}
+
+/// The record of a thinned revision has its name, and its process dies before that is durable; the next thinning removes the one that it
+/// came from, and stops at a call; then the power fails, and keeps any of the names that are not durable.
+#[test]
+fn thinning_does_not_rely_on_a_record_whose_name_is_not_durable() {
+    let (scene, options) = history();
+    let expected = Expected::of(&scene, options);
+    let vfs = scene.vfs.kill();
+    scene.on(vfs.clone(), 50).thin(&expected.options);
+    let rename = *record_renames(&vfs).last().expect("records are made");
+    let dead = scene.vfs.kill();
+    let stopped = scene.on(dead.clone(), 50);
+    dead.set_faults(FaultPlan::stop_at_mutation(rename + 1));
+    stopped.try_thin(&expected.options).unwrap_err();
+    let end = {
+        let vfs = dead.kill();
+        assert_eq!(
+            scene.on(vfs.clone(), 70).thin(&expected.options).counts.superseded_revisions,
+            1
+        );
+        vfs.mutating_call_count()
+    };
+    let mode = CrashMode { data: UnsyncedData::Lost, names: UnsyncedNames::AnySubset };
+    for stop in 0..=end {
+        let vfs = dead.kill();
+        let stopped = scene.on(vfs.clone(), 70);
+        vfs.set_faults(FaultPlan::stop_at_mutation(stop));
+        let _stopped = stopped.try_thin(&expected.options);
+        for seed in 0..10 {
+            expected.check_kept(&scene.on(vfs.crash(&mode, seed), 90));
+        }
+    }
 }

@@ -29,7 +29,7 @@ use super::kind::FileKind;
 use super::regions::records_of;
 use crate::images;
 use crate::memory_tree::{self, MemoryTree};
-use crate::simulated_store::{STORE_PATH, files_below, verify_all};
+use crate::simulated_store::{STORE_PATH, files_below, record_renames, verify_all};
 
 /// What fits beside a store of this size.
 const CAPACITY: u64 = 1 << 30;
@@ -351,12 +351,8 @@ impl Scene {
         };
         let store = Store::open_in(environment, STORE_PATH).expect("it opens");
         backup_image(&store, "died", &image).expect("a backup");
-        let calls = rehearsal.calls();
-        let mut mutations = calls.iter().filter(|call| call.kind.is_mutating());
-        let record = mutations.position(|call| {
-            call.to.as_ref().is_some_and(|to| to.extension().is_some_and(|end| end == "rev"))
-        });
-        let record = record.expect("a backup ends with its record") as u64;
+        let renames = record_renames(&rehearsal);
+        let record = *renames.first().expect("a backup ends with its record");
         let store = self.open();
         self.vfs.set_faults(FaultPlan::fail_mutation(record, FaultKind::Device));
         backup_image(&store, "died", &image).expect_err("its record cannot be written");

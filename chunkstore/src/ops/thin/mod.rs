@@ -287,6 +287,8 @@ pub(super) fn execute(
     }
     let (trees, counts) = pass.into_trees();
     let stats = ThinStats { counts, stored_bytes, ..ThinStats::default() };
+    // What makes the others dispensable may be of a process that died before its sync. It must not vanish after they are gone.
+    store.storage().sync_source(source)?;
     Ok(replace(store, session, &scene, trees, stats)?)
 }
 

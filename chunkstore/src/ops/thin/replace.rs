@@ -20,10 +20,6 @@ pub(super) fn replace(
     trees: Vec<NewTree>,
     mut stats: ThinStats,
 ) -> Result<ThinStats> {
-    if let Some(revision) = scene.superseded.first() {
-        // What takes their place may be of a process that died before its sync.
-        store.storage().sync_source(&revision.record.source)?;
-    }
     for revision in &scene.superseded {
         let id = revision.record.id;
         if change(store, revision, |lock| remove(store, lock, revision))? {
