@@ -217,6 +217,11 @@ impl LocalStorage {
         self.environment.vfs.as_ref()
     }
 
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, directory: &Path) -> Result<()> {
+        self.vfs().sync_dir(directory).map_err(Error::storage("sync", directory))
+    }
+
     /// Creates a file in `tmp/` that this process holds locked: what is not locked there is a leftover.
     pub(crate) fn temporary(&self) -> Result<TemporaryFile> {
         let directory = self.layout.directory("tmp");
@@ -274,7 +279,7 @@ impl LocalStorage {
         }
         let parent = parent_of(directory);
         if !has(Bug::DirectoryNotSynced) {
-            self.vfs().sync_dir(&parent).map_err(Error::storage("sync", &parent))?;
+            self.sync_directory(&parent)?;
         }
         self.durable_directories
             .lock()
@@ -305,7 +310,7 @@ impl LocalStorage {
         if has(Bug::NameNotSynced) {
             return Ok(());
         }
-        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+        self.sync_directory(&directory)
     }
 
     /// Gives a temporary file its name, which need not survive a crash.
@@ -365,7 +370,7 @@ impl LocalStorage {
         }
         // The new names first: a pack that is in neither directory could not be found again.
         for directory in [self.layout.directory("trash")].into_iter().chain(directories) {
-            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }

@@ -48,16 +48,16 @@ impl Directory {
     pub(super) fn open(file: &Backing) -> Result<Self> {
         let mut pages: Vec<DirectoryPage> = Vec::new();
         for number in 0..file.geometry.directory_count {
-            let slots = file.read_slots(OverlayMapKind::Directory, number, 1)?;
-            let slots = slots.into_iter().next().expect("one page was asked for");
+            let slots = file.read_slots_of(OverlayMapKind::Directory, number)?;
+            let Some((slot, page)) = slots.newest else {
+                return Err(file.damaged(slots.unreadable));
+            };
             let is_closed = pages.first().is_some_and(|first| first.page.is_closed);
-            let is_dirty = slots.unreadable.is_some();
-            match slots.newest {
-                Some((slot, page)) if !(is_closed && is_dirty) => {
-                    pages.push(DirectoryPage { slot, page, is_dirty });
-                }
-                _ => return Err(file.damaged(slots.unreadable)),
+            if is_closed && let Some(reason) = slots.unreadable {
+                return Err(file.damaged(Some(reason)));
             }
+            let is_dirty = slots.unreadable.is_some();
+            pages.push(DirectoryPage { slot, page, is_dirty });
         }
         Ok(Self { pages: Mutex::new(pages) })
     }

@@ -196,6 +196,12 @@ impl Backing {
         Ok(pages.map(|(number, bytes)| self.decode_slots(kind, number, bytes)).collect())
     }
 
+    /// Reads the slots of one page.
+    pub(super) fn read_slots_of(&self, kind: OverlayMapKind, number: u64) -> Result<Slots> {
+        let slots = self.read_slots(kind, number, 1)?;
+        Ok(slots.into_iter().next().expect("one page was asked for"))
+    }
+
     fn decode_slots(&self, kind: OverlayMapKind, number: u64, bytes: &[u8]) -> Slots {
         let (first, second) = bytes.split_at(OverlayMapPage::LEN);
         let decode = |bytes| self.decode_slot(kind, number, bytes);

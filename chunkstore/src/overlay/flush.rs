@@ -83,12 +83,11 @@ impl Overlay {
         let mut state = page.lock();
         let (slot, sequence) = match state.newest {
             None => (0, 1),
-            Some((slot, sequence)) => match OverlayMapPage::sequence_after(sequence) {
-                Ok(next) => (1 - slot, next),
-                Err(reason) => {
-                    return Err(self.file.damaged_page(page.number, Some(reason)));
-                }
-            },
+            Some((slot, sequence)) => {
+                let next = OverlayMapPage::sequence_after(sequence);
+                let failed = |reason| self.file.damaged_page(page.number, Some(reason));
+                (1 - slot, next.map_err(failed)?)
+            }
         };
         let next = OverlayMapPage {
             kind: OverlayMapKind::Map,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::Directory;
-use super::file::{Backing, Slots};
+use super::file::Backing;
 use crate::error::Result;
 use crate::format::{BlockState, BlockStates, FormatError, OverlayMapKind, OverlayMapPage};
 
@@ -125,12 +125,12 @@ impl Map {
             let slots = file.read_slots(OverlayMapKind::Map, first, count)?;
             for (number, slots) in (first..).zip(slots) {
                 let is_torn = slots.unreadable.is_some();
-                if slots.was_durable && !self.directory.contains(number) {
+                let is_known = self.directory.contains(number);
+                if slots.was_durable && !is_known {
                     self.directory.note_found(number);
                 }
-                let is_known = self.directory.contains(number);
                 // Where nothing can be read that once was durable, whoever needs it gets an error.
-                if is_torn && (slots.newest.is_some() || !is_known) {
+                if is_torn && (slots.newest.is_some() || !is_known && !slots.was_durable) {
                     let mut state = state_of(slots.newest);
                     state.has_slots = true;
                     self.mark_dirty(&mut state);
@@ -234,7 +234,7 @@ impl Map {
 /// Makes a page that was never written. If something lies there although the directory says so, it is refused: a page would win over
 /// what is written now, anything else would make it damaged. What a crash has torn was found when the overlay was opened.
 fn load_unwritten(file: &Backing, number: u64) -> Result<PageState> {
-    let slots = read_slots_of(file, number)?;
+    let slots = file.read_slots_of(OverlayMapKind::Map, number)?;
     match (slots.newest, slots.unreadable) {
         (None, None) => Ok(PageState::default()),
         (Some(_), _) => {
@@ -247,18 +247,13 @@ fn load_unwritten(file: &Backing, number: u64) -> Result<PageState> {
 
 /// Reads a page that was written.
 fn load(file: &Backing, number: u64) -> Result<PageState> {
-    let slots = read_slots_of(file, number)?;
+    let slots = file.read_slots_of(OverlayMapKind::Map, number)?;
     // What a crash has torn was found when the overlay was opened. What is unreadable now is damage, also if the other slot can be
     // read: it may be the older one.
     if slots.newest.is_none() || slots.unreadable.is_some() {
         return Err(file.damaged_page(number, slots.unreadable));
     }
     Ok(state_of(slots.newest))
-}
-
-fn read_slots_of(file: &Backing, number: u64) -> Result<Slots> {
-    let slots = file.read_slots(OverlayMapKind::Map, number, 1)?;
-    Ok(slots.into_iter().next().expect("one page was asked for"))
 }
 
 fn state_of(newest: Option<(u64, OverlayMapPage)>) -> PageState {

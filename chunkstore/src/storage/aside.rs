@@ -19,7 +19,7 @@ impl LocalStorage {
             .rename_replace(&from, &to)
             .map_err(Error::storage("move to quarantine", &from))?;
         for directory in [parent_of(&to), parent_of(&from)] {
-            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }
@@ -48,7 +48,7 @@ impl LocalStorage {
             }
             // The new name first: what is in neither directory could not be found again.
             for directory in [parent_of(&to), parent_of(&from)] {
-                self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+                self.sync_directory(&directory)?;
             }
             return Ok(Some(to));
         }
@@ -68,7 +68,7 @@ impl LocalStorage {
                 Ok(found) if found == bytes => {
                     // Whoever wrote it may not have got to its sync.
                     let directory = parent_of(&to);
-                    self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+                    self.sync_directory(&directory)?;
                     return Ok(to);
                 }
                 Ok(_) => continue,

@@ -24,15 +24,14 @@ impl LocalStorage {
             return Ok(());
         }
         for directory in directories.into_iter().chain([self.layout.directory("packs")]) {
-            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }
 
     /// Makes durable which revision records of a source exist: one that was found may be of a process that has died before its sync.
     pub(crate) fn sync_source(&self, source: &SourceName) -> Result<()> {
-        let directory = self.layout.source_directory(source);
-        self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+        self.sync_directory(&self.layout.source_directory(source))
     }
 
     /// Makes durable which revision records exist: a process may have died between removing one and its sync.
@@ -43,7 +42,7 @@ impl LocalStorage {
             return Ok(());
         }
         for directory in self.check_revisions()? {
-            self.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))?;
+            self.sync_directory(&directory)?;
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Upload for LocalUpload {
         match self.storage.publish(&mut self.temporary, &path, Existing::Refuse) {
             Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                 let directory = parent_of(&path);
-                self.storage.vfs().sync_dir(&directory).map_err(Error::storage("sync", &directory))
+                self.storage.sync_directory(&directory)
             }
             other => other,
         }
