@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 
 # Backup directories: an image, and a tree of whisper files in the same store.
@@ -11,6 +12,16 @@ JOBS = ("vm1", "graphite")
 
 # Seconds after which a command counts as hanging.
 PATIENCE = 120
+
+# Places where a command can be killed, before the call is carried out: a system call, and what it must be of if
+# that matters. At the directory of a pack, and of a record, the file has its name already.
+PLACES = {
+    "directory of a pack": ("fsync", [f"packs/{byte:02x}" for byte in range(256)]),
+    "directory of a record": ("fsync", [f"revisions/{job}" for job in JOBS]),
+    "any directory": ("fsync", []),
+    "any file": ("fdatasync", []),
+    "any name": ("renameat2", []),
+}
 
 # What is remembered of a revision beside its bytes.
 FIELDS = ("tags", "protected", "trust")
@@ -38,6 +49,23 @@ class Program:
         if done.returncode != 0 or "panicked" in stderr:
             raise CommandFailed(f"{job}: {' '.join(arguments)}: exit code {done.returncode}: {stderr}")
         return done.stdout
+
+    def run_until(self, place, number, job, *arguments):
+        """Runs a command that is killed where one of its threads comes to a place of PLACES for the `number`th time.
+
+        Returns whether it came so far.
+        """
+        call, paths = PLACES[place]
+        store = self.directory / "vm1"
+        kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+        kill += ["-e", f"inject={call}:signal=KILL:when={number}"]
+        kill += [argument for path in paths for argument in ("-P", str(store / path))]
+        command = [*kill, *self.command, "-b", str(self.directory / job), *arguments]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+        if done.returncode not in (0, -signal.SIGKILL):
+            stderr = done.stderr.decode(errors="replace").strip()
+            raise CommandFailed(f"{job}: {' '.join(arguments)}: {done.returncode}, not killed: {stderr}")
+        return done.returncode != 0
 
     def status(self, job):
         """Returns all revisions: a dict of FIELDS by id, oldest first."""

@@ -17,7 +17,7 @@ import random
 import shutil
 import struct
 
-from program import JOBS, Program, file_digest, tree_digest
+from program import JOBS, PLACES, Program, file_digest, tree_digest
 
 IMAGE_LEN = (3 << 20) + 1234
 SCHEDULE = "schedule:\n  fast: {interval: 1s, keep: 2}\n"
@@ -41,7 +41,8 @@ class Workload:
         self.ledger = open(self.recording / "ledger", "w", encoding="utf-8")
         self.marks = os.open(options.marks, os.O_RDWR)
         self.marks_at = options.marks_at
-        self.mark_count = 0
+        self.mark_count = self.started_count = self.killed_count = 0
+        self.lies = bool(wrapper)
         self.digests = {}
 
     def write_mark(self):
@@ -69,11 +70,29 @@ class Workload:
         self.program.run(job, *arguments)
         return self.note([job, *arguments])
 
+    def kill(self, *command):
+        """Kills a command at one of the calls that make durable what it did, or give it a name."""
+        if self.lies:
+            # What the dead one synced would be durable.
+            return
+        place, number = self.random.choice(list(PLACES)), self.random.choice((1, 1, 2, 2, 3, 5, 8))
+        if place.startswith("directory"):
+            number = 1
+        self.started_count += 1
+        self.killed_count += self.asking.run_until(place, number, *command)
+
     def backup(self, job, tags):
         before = len(self.digests)
         jobs = self.do(job, "backup", "-f", tags)
         assert len(self.digests) == before + 1, "a backup makes one revision"
         return list(jobs[job])[-1]
+
+    def backup_after_killed(self, job, tags):
+        """Backs up what a backup was killed with: this one relies on what the dead one left."""
+        before = len(self.digests)
+        self.kill(job, "backup", "-f", tags)
+        self.do(job, "backup", "-f", tags)
+        assert len(self.digests) - before in (1, 2), "each of the two makes one revision at the most"
 
     def change_image(self):
         with open(self.image, "r+b") as image:
@@ -118,11 +137,13 @@ class Workload:
         self.change_tree()
         self.backup("graphite", "manual:tree")
         self.do("vm1", "tags", "add", "-f", "-r", tagged, "manual:added")
-        self.change_image()
-        self.backup("vm1", "fast")
+        for _ in range(3):
+            self.change_image()
+            self.backup_after_killed("vm1", "fast")
         self.do("vm1", "protect", "-r", "0")
         self.do("vm1", "purge")
         self.do("vm1", "expire", "--force")
+        self.kill("vm1", "purge", "--now")
         self.do("vm1", "purge", "--now")
         self.do("vm1", "unprotect", "-r", "all")
         self.do("vm1", "distrust", "-r", "0")
@@ -132,12 +153,14 @@ class Workload:
         jobs = self.do("vm1", "forget", "-r", forgotten)
         assert forgotten not in jobs["vm1"], "what was forgotten is gone"
         if number % 2 == 0:
+            self.kill("vm1", "index", "rebuild")
             self.do("vm1", "index", "rebuild")
         else:
             os.remove(self.program.directory / "vm1/index.redb")
+            self.kill("vm1", "repair")
             self.do("vm1", "repair")
         self.change_tree()
-        self.backup("graphite", "manual:tree")
+        self.backup_after_killed("graphite", "manual:tree")
         self.do("vm1", "verify", "-r", "all")
         if 2 < len(self.asking.status("graphite")):
             self.do("graphite", "forget", "-r", "first")
@@ -150,6 +173,7 @@ class Workload:
         self.change_tree()
         shutil.copyfile(self.image, self.recording / "disk.img")
         shutil.copytree(self.tree, self.recording / "tree")
+        print(f"{self.killed_count} of {self.started_count} commands killed before they were carried out again")
 
 
 def main():
