@@ -94,3 +94,8 @@ def tree_digest(directory):
 
 def file_digest(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def digest_at(path):
+    """Returns the digest of a file, or of all files of a directory."""
+    return tree_digest(path) if pathlib.Path(path).is_dir() else file_digest(path)

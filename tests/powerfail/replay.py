@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from program import FIELDS, JOBS, CommandFailed, Program, file_digest, tree_digest
+from program import FIELDS, JOBS, CommandFailed, Program, digest_at, file_digest, tree_digest
 from write_log import FLUSH, FUA, Disk, WriteLog
 
 # Violations that are told in full: all that anybody reads, and a few that were asked for.
@@ -155,6 +155,14 @@ class Replay:
                 found[job, revision] = known[0]["digest"]
         return found
 
+    def check_files(self, acknowledged, later):
+        """Looks at the files outside of the store that were acknowledged and are not being replaced."""
+        for name, digest in acknowledged["files"].items():
+            if later["files"].get(name) == digest:
+                path = self.mount_point / name
+                must(path.exists(), f"{name} is lost")
+                must(digest_at(path) == digest, f"{name} has other bytes")
+
     def restore_all(self, found):
         for (job, revision), digest in found.items():
             restored = self.program.digest(job, revision, self.work)
@@ -162,6 +170,7 @@ class Replay:
 
     def examine(self, mark):
         """Asks for all that was acknowledged, and works on."""
+        self.check_files(*self.ledger.before_and_after(mark))
         found = self.find_all(*self.ledger.before_and_after(mark))
         self.restore_all(found)
         # The index is a cache: one state in four does without it, another has all repaired.

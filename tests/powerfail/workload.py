@@ -17,7 +17,7 @@ import random
 import shutil
 import struct
 
-from program import JOBS, PLACES, Program, file_digest, tree_digest
+from program import JOBS, PLACES, Program, digest_at, file_digest, tree_digest
 
 IMAGE_LEN = (3 << 20) + 1234
 SCHEDULE = "schedule:\n  fast: {interval: 1s, keep: 2}\n"
@@ -33,6 +33,7 @@ class Workload:
             wrapper = ("strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", f"trace={calls}",
                        "-e", f"inject={calls}:retval=0")
         self.program = Program(options.program, options.mount, wrapper)
+        self.lie_in = options.lie_in
         self.asking = Program(options.program, options.mount)
         self.random = random.Random(options.seed)
         self.work = pathlib.Path(options.work)
@@ -44,6 +45,8 @@ class Workload:
         self.mark_count = self.started_count = self.killed_count = 0
         self.lies = bool(wrapper)
         self.digests = {}
+        # Files outside of the store that were acknowledged, with their digests.
+        self.files = {}
 
     def write_mark(self):
         """Writes the next mark; it is in the log, behind everything before, when this returns."""
@@ -61,14 +64,26 @@ class Workload:
                 if revision not in self.digests:
                     self.digests[revision] = file_digest(self.image) if job == "vm1" else tree_digest(self.tree)
                 entry["digest"] = self.digests[revision]
-        line = {"mark": self.mark_count, "command": command, "jobs": jobs}
+        line = {"mark": self.mark_count, "command": command, "jobs": jobs, "files": self.files}
         self.ledger.write(json.dumps(line) + "\n")
         self.ledger.flush()
         return jobs
 
+    def run(self, job, *arguments):
+        program = self.program if self.lie_in in (None, arguments[0]) else self.asking
+        program.run(job, *arguments)
+
     def do(self, job, *arguments):
-        self.program.run(job, *arguments)
+        self.run(job, *arguments)
         return self.note([job, *arguments])
+
+    def restore(self, job, revision, target):
+        """Restores to a place on the disk, which has all of it from the acknowledgement on."""
+        self.files.pop(target, None)
+        path = self.program.directory / target
+        self.run(job, "restore", "-r", revision, *(["--overwrite"] if path.exists() else []), str(path))
+        self.files[target] = digest_at(path)
+        self.note([job, "restore", target])
 
     def kill(self, *command):
         """Kills a command at one of the calls that make durable what it did, or give it a name."""
@@ -115,19 +130,34 @@ class Workload:
     def begin(self):
         self.image.write_bytes(self.random.randbytes(IMAGE_LEN))
         self.change_tree()
-        # Without a lie, also in the self-test: revisions are what is to be lost there.
-        self.asking.run("vm1", "init", "file", str(self.image))
+        # Only on demand with a lie: revisions are what is to be lost otherwise.
+        init = self.run if self.lie_in == "init" else self.asking.run
+        init("vm1", "init", "file", str(self.image))
         store = str(self.program.directory / "vm1")
-        self.asking.run("graphite", "init", "whisper", str(self.tree), "--store", store)
-        config = self.program.directory / "vm1/config"
-        text = config.read_text(encoding="utf-8").split("schedule:")[0]
-        with open(config, "w", encoding="utf-8") as file:
+        init("graphite", "init", "whisper", str(self.tree), "--store", store)
+        configs = [f"{job}/config" for job in JOBS]
+        self.files = {config: digest_at(self.program.directory / config) for config in configs}
+        self.note(["init"])
+        first, tree = self.backup("vm1", "manual:first"), self.backup("graphite", "manual:first")
+        self.restore("vm1", first, "restored.img")
+        self.restore("graphite", tree, "restored-tree")
+        self.write_schedule("vm1/config")
+
+    def write_schedule(self, config):
+        path = self.program.directory / config
+        text = path.read_text(encoding="utf-8").split("schedule:")[0]
+        del self.files[config]
+        new = path.with_name("config.new")
+        with open(new, "w", encoding="utf-8") as file:
             file.write(text + SCHEDULE)
             file.flush()
             os.fsync(file.fileno())
-        directory = os.open(config.parent, os.O_RDONLY)
+        os.rename(new, path)
+        directory = os.open(path.parent, os.O_RDONLY)
         os.fsync(directory)
-        self.note(["init"])
+        os.close(directory)
+        self.files[config] = digest_at(path)
+        self.note(["schedule"])
 
     def round(self, number):
         self.change_image()
@@ -162,6 +192,9 @@ class Workload:
         self.change_tree()
         self.backup_after_killed("graphite", "manual:tree")
         self.do("vm1", "verify", "-r", "all")
+        self.restore("vm1", tagged, f"restored-{number}.img")
+        self.restore("vm1", "latest", "restored.img")
+        self.restore("graphite", "latest", f"restored-tree-{number}")
         if 2 < len(self.asking.status("graphite")):
             self.do("graphite", "forget", "-r", "first")
         self.do("graphite", "purge", "--now")
@@ -185,6 +218,7 @@ def main():
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--lie", help="calls that return 0 and are not carried out")
+    parser.add_argument("--lie-in", help="only in this command")
     options = parser.parse_args()
     workload = Workload(options)
     workload.begin()

@@ -85,3 +85,22 @@ fn power_loss_after_syncs_that_were_not_carried_out_is_noticed() {
         }
     }
 }
+
+/// Cuts, enough that there is one after each acknowledgement of the workload without rounds.
+const CUTS_WITHOUT_ROUNDS: &str = "24";
+
+#[test]
+fn power_loss_after_an_init_or_a_restore_without_syncs_is_noticed() {
+    let file_systems: &[&str] = if is_long() { &["ext4", "xfs", "btrfs"] } else { &["ext4"] };
+    for file_system in file_systems {
+        // The first is about files, the last about trees.
+        let of_restore: &[&str] = if is_long() { &["fsync", "syncfs"] } else { &["fsync,syncfs"] };
+        for (command, calls) in [("init", &["fsync"][..]), ("restore", of_restore)] {
+            for calls in calls {
+                let environment = [("ROUNDS", "0"), ("LIE", calls), ("LIE_IN", command)];
+                let arguments = ["--self-test", file_system, CUTS_WITHOUT_ROUNDS];
+                run_script("run", &arguments, &environment);
+            }
+        }
+    }
+}
