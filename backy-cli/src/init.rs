@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chunkstore::chunking::ChunkingParams;
@@ -129,19 +130,45 @@ fn check_source(source: &SourceConfig, ui: &Ui) -> Result<(), CommandError> {
     }
 }
 
+/// Makes a directory, and those above it that are missing. The name of each is durable before anything is made below it, also of the
+/// lowest one that is there already: whoever made that, perhaps an `init` that died, need not have synced it.
 fn create_directories(path: &Path) -> Result<(), CommandError> {
-    let failed = |action| {
-        let path = path.to_owned();
-        move |source| CommandError::File { action, path, source }
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|directory| !directory.is_dir()).collect();
+    if let Some(present) = path.ancestors().nth(missing.len()) {
+        sync_name_of(present).map_err(failed("sync the directory of", present))?;
+    }
+    for directory in missing.into_iter().rev() {
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            created => created.map_err(failed("create directory", directory))?,
+        }
+        if let Some(parent) = directory.parent() {
+            config::sync_directory(parent).map_err(failed("sync the directory of", directory))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the name of a directory durable that was there before.
+fn sync_name_of(directory: &Path) -> io::Result<()> {
+    let directory = directory.canonicalize()?;
+    let Some(parent) = directory.parent() else {
+        return Ok(());
     };
-    if path.is_dir() {
+    // A mounted file system has its name in no directory.
+    if directory.metadata()?.dev() != parent.metadata()?.dev() {
         return Ok(());
     }
-    fs::create_dir_all(path).map_err(failed("create directory"))?;
-    match path.canonicalize().as_deref().map(Path::parent) {
-        Ok(Some(parent)) => config::sync_directory(parent).map_err(failed("sync the directory of")),
-        _ => Ok(()),
+    match config::sync_directory(parent) {
+        // Above one's own directory, as in many homes. Its owner made the names in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
     }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CommandError {
+    move |source| CommandError::File { action, path: path.to_owned(), source }
 }
 
 fn open_or_create_store(options: &InitOptions, ui: &Ui) -> Result<Store, CommandError> {

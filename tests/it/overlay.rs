@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod model;
 mod real;
+mod syncs;
 
 use std::path::Path;
 use std::sync::{Arc, Barrier};

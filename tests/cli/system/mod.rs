@@ -22,5 +22,6 @@ mod processes;
 mod read_only;
 mod real_images;
 pub(crate) mod running;
+mod syncs;
 mod turmoil;
 mod whisper_trees;

@@ -17,14 +17,14 @@ use super::model::trim;
 use super::{BLOCK_LEN, PATH, Scene, read_all};
 
 /// What each byte may be after a crash.
-struct History {
+pub(super) struct History {
     now: Vec<u8>,
     /// States of the whole image since the last flush, oldest first.
     states: Vec<Vec<u8>>,
 }
 
 impl History {
-    fn new(image: &[u8]) -> Self {
+    pub(super) fn new(image: &[u8]) -> Self {
         Self { now: image.to_vec(), states: vec![image.to_vec()] }
     }
 
@@ -33,11 +33,11 @@ impl History {
         self.states.push(self.now.clone());
     }
 
-    fn flushed(&mut self) {
+    pub(super) fn flushed(&mut self) {
         self.states = vec![self.now.clone()];
     }
 
-    fn check(&self, found: &[u8]) {
+    pub(super) fn check(&self, found: &[u8]) {
         assert_eq!(found.len(), self.now.len());
         for (place, byte) in found.iter().enumerate() {
             let is_known = self.states.iter().any(|state| state[place] == *byte);
@@ -47,7 +47,7 @@ impl History {
 }
 
 /// Runs random calls until one fails. What a failed call has done is not known; it is a state that may be found.
-fn run(overlay: &Overlay, history: &mut History, seed: u64, count: usize) -> Result<()> {
+pub(super) fn run(overlay: &Overlay, history: &mut History, seed: u64, count: usize) -> Result<()> {
     let mut numbers = Numbers::new(seed);
     for _ in 0..count {
         let len = history.now.len();
@@ -104,7 +104,7 @@ fn check(vfs: &SimulatedVfs, history: &History, seed: u64, mode: CrashMode) {
     assert!(read_all(&Overlay::open(Path::new(PATH), &store).unwrap()) == history.now);
 }
 
-fn image() -> Vec<u8> {
+pub(super) fn image() -> Vec<u8> {
     let mut image = vec![0; 6 * BLOCK_LEN + 700];
     Numbers::new(3).fill(&mut image[..4 * BLOCK_LEN], false);
     image
