@@ -206,6 +206,8 @@ class Workload:
         self.change_tree()
         shutil.copyfile(self.image, self.recording / "disk.img")
         shutil.copytree(self.tree, self.recording / "tree")
+        # Six in a round, of which most come so far.
+        assert self.killed_count or not self.started_count, "some commands were killed"
         print(f"{self.killed_count} of {self.started_count} commands killed before they were carried out again")
 
 

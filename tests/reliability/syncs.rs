@@ -12,6 +12,7 @@ use chunkstore::vfs::simulated::{
 };
 use support::attempt::panic_of;
 use support::crash::{step_of, take};
+use support::documents::table_rows;
 use support::history::{History, Operation, World};
 use support::long_tests::choose;
 use support::model::{Model, check_contents, check_store, reopen};
@@ -276,13 +277,9 @@ fn history_of_everything_leaves_a_sound_store_without_any_fault() {
 
 #[test]
 fn document_shows_the_harmless_syncs_with_their_reasons() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
-    let document = std::fs::read_to_string(path).unwrap();
-    let rows = document.lines().skip_while(|line| !line.starts_with("| sync |")).skip(2);
-    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
     let expected: Vec<String> =
         HARMLESS.iter().map(|(purpose, reason)| format!("| `{purpose}` | {reason} |")).collect();
-    assert_eq!(rows, expected);
+    assert_eq!(table_rows("reliability.md", "| sync |"), expected);
 }
 
 /// A backup dies when a pack has its name, before that is durable; then comes one of the same image, with the index or one that is

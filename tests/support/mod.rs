@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod crash;
 pub mod damage;
+pub mod documents;
 pub mod explorer;
 pub mod history;
 pub mod images;

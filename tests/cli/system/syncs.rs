@@ -48,6 +48,19 @@ fn trace(scene: &Scene, arguments: &[&str]) -> Vec<Call> {
     trace.lines().filter_map(|line| Call::parse(line, &scene.root())).collect()
 }
 
+/// Returns a scene with an image and the first part of the way to the backup directory; says so if there is no `strace`.
+fn scene_to_trace() -> Option<Scene> {
+    if let Err(reason) = run_tool("strace", ["-o", "/dev/null", "true"]) {
+        skip("syncs of the program", &reason);
+        return None;
+    }
+    let scene = Scene::new();
+    scene.write_image(IMAGE, IMAGE_LEN, 1);
+    // As an `init` leaves it that dies after its first directory.
+    fs::create_dir(scene.path("srv")).unwrap();
+    Some(scene)
+}
+
 impl Call {
     /// Reads a line `thread name(descriptor<path>...` or `thread name("path"...`; `None` if no call begins in it.
     fn parse(line: &str, root: &Path) -> Option<Self> {
@@ -86,15 +99,10 @@ impl Call {
 
 #[test]
 fn every_sync_outside_of_a_store_is_accounted_for() {
-    if let Err(reason) = run_tool("strace", ["-o", "/dev/null", "true"]) {
-        return skip("syncs of the program", &reason);
-    }
-    let scene = Scene::new();
-    scene.write_image(IMAGE, IMAGE_LEN, 1);
+    let Some(scene) = scene_to_trace() else { return };
     fs::create_dir_all(scene.path("tree/a")).unwrap();
     fs::write(scene.path("tree/a/cpu.wsp"), crate::whisper::trees::content(1)).unwrap();
     fs::create_dir(scene.path("out")).unwrap();
-    fs::create_dir(scene.path("srv")).unwrap();
     let commands: [&[&str]; 17] = [
         &["init", "file", IMAGE, "--store", STORE],
         &["backup", "manual:a"],
@@ -130,13 +138,7 @@ fn every_sync_outside_of_a_store_is_accounted_for() {
 
 #[test]
 fn init_makes_the_name_of_each_new_directory_durable_before_there_is_anything_below() {
-    if let Err(reason) = run_tool("strace", ["-o", "/dev/null", "true"]) {
-        return skip("syncs of the program", &reason);
-    }
-    let scene = Scene::new();
-    scene.write_image(IMAGE, IMAGE_LEN, 1);
-    // As an `init` leaves it that dies after its first directory.
-    fs::create_dir(scene.path("srv")).unwrap();
+    let Some(scene) = scene_to_trace() else { return };
     let calls = trace(&scene, &["init", "file", IMAGE]);
     let root = scene.root();
     let place = |name: &str, path: &str| {

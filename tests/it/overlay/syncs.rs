@@ -10,6 +10,7 @@ use chunkstore::vfs::simulated::{
 };
 use chunkstore::{ImageReader, Overlay};
 use support::attempt::panic_of;
+use support::documents::table_rows;
 use support::long_tests::choose;
 use support::simulated_store;
 
@@ -151,12 +152,7 @@ fn loss_of_each_sync_of_an_overlay_that_matters_is_noticed() {
 
 #[test]
 fn document_shows_the_harmless_syncs_of_an_overlay_with_their_reasons() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
-    let document = std::fs::read_to_string(path).unwrap();
-    let rows =
-        document.lines().skip_while(|line| !line.starts_with("| sync of an overlay")).skip(2);
-    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
     let expected: Vec<String> =
         HARMLESS.iter().map(|(purpose, reason)| format!("| {purpose} | {reason} |")).collect();
-    assert_eq!(rows, expected);
+    assert_eq!(table_rows("reliability.md", "| sync of an overlay |"), expected);
 }
