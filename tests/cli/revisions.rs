@@ -1,6 +1,6 @@
 //! `status`, `find` and `forget`: the history and the language that names revisions.
 
-use crate::scene::{Scene, files_below, rewrite};
+use crate::scene::{Scene, files_below, prefix_of, rewrite};
 
 #[test]
 fn status_lists_revisions_and_sums_them_up() {
@@ -62,7 +62,7 @@ fn revisions_are_found_by_number_id_prefix_tag_and_function() {
     assert_eq!(found("tag:manual:1").trim(), ids[1]);
     assert_eq!(found(&ids[1]).trim(), ids[1]);
     // Ten characters, because a short run of digits alone is a number.
-    assert_eq!(found(&ids[1][..10]).trim(), ids[1]);
+    assert_eq!(found(prefix_of(&ids[1])).trim(), ids[1]);
     assert_eq!(found("2..1").lines().collect::<Vec<_>>(), [&ids[0], &ids[1]]);
     assert_eq!(found("2020-01-01.. & reverse(all)").lines().count(), 3);
     assert_eq!(found("..2020-01-01"), "");

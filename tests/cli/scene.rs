@@ -192,6 +192,12 @@ impl Output {
     }
 }
 
+/// Returns a prefix of an id that names it: decimal digits alone would be a number in the history.
+pub(crate) fn prefix_of(id: &str) -> &str {
+    let letter = id.find(|c: char| c.is_ascii_alphabetic()).expect("not all 32 are decimal");
+    &id[..=letter.max(7)]
+}
+
 /// Returns all files below a directory.
 pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };

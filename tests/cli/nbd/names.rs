@@ -1,7 +1,7 @@
 //! Export names are revision specifications.
 
 use super::server::{Server, client, run_client};
-use crate::scene::{IMAGE_LEN, Scene};
+use crate::scene::{IMAGE_LEN, Scene, prefix_of};
 
 #[test]
 fn every_specification_of_one_revision_is_a_name() {
@@ -16,7 +16,7 @@ fn every_specification_of_one_revision_is_a_name() {
         ("first", 0),
         ("tag:manual:1", 1),
         (&ids[0], 0),
-        (&ids[2][..8], 2),
+        (prefix_of(&ids[2]), 2),
         ("last(trust:trusted)", 2),
     ] {
         let uri = server.uri(&escaped(name));
